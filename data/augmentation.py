@@ -1,0 +1,101 @@
+"""Crop, flip and resized crop of a batch on the device, with random numbers of its own for every image.
+
+The random numbers of an epoch are drawn at once (``draw_augmentation``) and applied batch by batch, so that a batch
+needs no random number and no wait for the device. Held against torchvision's transforms of single PIL images in
+``tests/test_augmentation.py``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# torchvision's RandomResizedCrop: the range of the aspect ratio, and how many draws before it takes the whole image.
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+RESIZED_CROP_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """``crop_padding`` pixels of black on every side before a random crop of the image's own size; ``flip`` with
+    probability 1/2; ``crop_areas``: the range of the cropped fraction of the area for a crop that is resized to the
+    image's own size (None for no such crop)."""
+
+    crop_padding: int = 0
+    flip: bool = False
+    crop_areas: tuple[float, float] | None = None
+
+
+def draw_augmentation(augmentation: Augmentation, count: int, size: int, generator: torch.Generator) -> Tensor:
+    """The boxes and flips of ``count`` square images of ``size`` pixels: int64 (count, 5) of top, left, height,
+    width and flip (0 or 1), on the generator's device. A padded crop's top and left count from the padded corner."""
+    device = generator.device
+    if augmentation.crop_areas is not None:
+        boxes = _draw_resized_crops(augmentation.crop_areas, count, size, generator)
+    else:
+        corners = torch.randint(0, 2 * augmentation.crop_padding + 1, (count, 2), generator=generator, device=device)
+        boxes = torch.cat([corners, torch.full_like(corners, size)], dim=1)
+    # One more draw for every image, flipped or not, so that switching the flip off changes nothing else.
+    flips = torch.randint(0, 2, (count, 1), generator=generator, device=device) * augmentation.flip
+    return torch.cat([boxes, flips], dim=1)
+
+
+def augment(images: Tensor, drawn: Tensor, augmentation: Augmentation) -> Tensor:
+    """uint8 images (B, H, W, C) and their rows of ``draw_augmentation`` -> (B, H, W, C), uint8 after a crop, float32
+    between 0 and 255 after a resized crop."""
+    if augmentation.crop_areas is not None:
+        return _resized_crop(images, drawn)
+    return _padded_crop(images, drawn, augmentation.crop_padding)
+
+
+def _padded_crop(images: Tensor, drawn: Tensor, padding: int) -> Tensor:
+    size = images.shape[1]
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    top, left, flip = drawn[:, 0, None], drawn[:, 1, None], drawn[:, 4, None]
+    offsets = torch.arange(size, device=images.device)[None]
+    rows = top + offsets
+    columns = left + torch.where(flip == 1, size - 1 - offsets, offsets)
+    batch = torch.arange(len(images), device=images.device)
+    return padded[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _draw_resized_crops(areas: tuple[float, float], count: int, size: int, generator: torch.Generator) -> Tensor:
+    """The boxes torchvision's RandomResizedCrop draws: the first of ten that fits, else the whole (square) image."""
+    draws = (count, RESIZED_CROP_DRAWS)
+    uniform = torch.rand((4, *draws), generator=generator, device=generator.device)
+    area = size * size * (areas[0] + (areas[1] - areas[0]) * uniform[0])
+    low, high = math.log(ASPECT_RATIOS[0]), math.log(ASPECT_RATIOS[1])
+    ratio = torch.exp(low + (high - low) * uniform[1])
+    width = torch.round(torch.sqrt(area * ratio)).long()
+    height = torch.round(torch.sqrt(area / ratio)).long()
+    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    none_fits = ~fits.any(dim=1, keepdim=True)
+    width = width.gather(1, first).masked_fill(none_fits, size)
+    height = height.gather(1, first).masked_fill(none_fits, size)
+    top = (uniform[2].gather(1, first) * (size - height + 1)).long().clamp(max=size - height)
+    left = (uniform[3].gather(1, first) * (size - width + 1)).long().clamp(max=size - width)
+    return torch.cat([top, left, height, width], dim=1)
+
+
+def _resized_crop(images: Tensor, drawn: Tensor) -> Tensor:
+    """Bilinear sampling of the box at pixel centres, clamped at the box's own border, as PIL enlarges a crop.
+
+    Only for crops that are no larger than the image (here they never are): shrinking would need a wider filter.
+    """
+    size = images.shape[1]
+    top, left, height, width, flip = drawn[:, :, None].unbind(1)
+    centres = torch.arange(size, device=images.device)[None] + 0.5
+    rows = top + _clamp(centres * height / size - 0.5, height)
+    columns = left + _clamp(torch.where(flip == 1, size - centres, centres) * width / size - 0.5, width)
+    # grid_sample wants coordinates between -1 and 1 from edge to edge, the horizontal one first.
+    rows, columns = (2 * rows + 1) / size - 1, (2 * columns + 1) / size - 1
+    grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
+    sampled = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
+    return sampled.permute(0, 2, 3, 1)
+
+
+def _clamp(positions: Tensor, length: Tensor) -> Tensor:
+    return torch.minimum(positions.clamp(min=0), (length - 1).to(positions.dtype))

@@ -1,0 +1,72 @@
+"""What every data set is once it is loaded: uint8 images and labels on one device, and how to augment them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from data.augmentation import Augmentation
+
+
+class DataError(Exception):
+    """A data set that is missing, incomplete or damaged; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """``images``: uint8, (N, H, W, C), so that a gathered batch is channels-last; ``labels``: int64, (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self):
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or len(self.images) != len(self.labels):
+            raise DataError(
+                f"{len(self.labels)} labels do not fit images of {tuple(self.images.shape)}, {self.images.dtype}: "
+                "the files are damaged; fetch the data set again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device) -> "LabelledImages":
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory. ``mean`` and ``std``: float32 (C,), for pixels between 0 and 1, on the images' device."""
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages
+    classes: int
+    mean: Tensor
+    std: Tensor
+    augmentation: Augmentation
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[3]
+
+    def to(self, device) -> "Dataset":
+        moved = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}
+        return replace(self, **moved)
+
+
+def keep_images_per_class(split: LabelledImages, count: int, classes: int) -> LabelledImages:
+    """The first ``count`` images of every class, in their original order. Raises DataError where there are fewer."""
+    by_class = torch.sort(split.labels, stable=True).indices
+    available = torch.bincount(split.labels, minlength=classes)
+    if available.min() < count:
+        raise DataError(
+            f"class {int(available.argmin())} has {int(available.min())} training images, "
+            f"fewer than --train-images-per-class {count}: ask for fewer"
+        )
+    first = available.cumsum(0) - available
+    kept = torch.cat([by_class[start : start + count] for start in first.tolist()]).sort().values
+    return LabelledImages(split.images[kept], split.labels[kept])

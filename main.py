@@ -1,0 +1,521 @@
+"""Find a winning sign: warm-up -> levels -> signed masks -> final trainings -> results.
+
+    python main.py --dataset cifar100 --arch efficientnet --method aws --final-levels 11 --final-seeds 2 3 4
+
+Every stage leaves its result in the run folder and is skipped when it is there: the same command goes on after any
+interruption. The method is told in utils/ (pruning, norm_interpolation, signed_mask, starts), one training step in
+utils/training.py.
+"""
+
+import argparse
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torchvision
+
+from data import DATASETS, Dataset, load_dataset
+from data.batches import training_batches
+from models import ARCHITECTURES
+from utils.batch_statistics import reestimate_batch_statistics
+from utils.blueprint import Blueprint, State, load_network
+from utils.checkpoint import plain_state
+from utils.errors import exit_status, refuse
+from utils.optimization import constant_rate, decayed_rate
+from utils.progress import JobProgress
+from utils.pruning import Masks, planned_survivors, prune_by_magnitude
+from utils.results import markdown_table, measure, sign_statistics, summary_rows
+from utils.run_folder import (
+    NETWORK_FILE,
+    SIGNED_MASK_FILE,
+    claim_stage,
+    is_finished,
+    level_name,
+    open_run_folder,
+    read_results,
+    write_results_table,
+)
+from utils.seeding import derive_seed
+from utils.signed_mask import (
+    SignedMask,
+    check_signed_mask,
+    extract_signed_mask,
+    load_signed_mask,
+    masks_of,
+    save_signed_mask,
+)
+from utils.stage import Recipe, Stage, finish_stage, train_stage
+from utils.starts import STARTS, Origin
+from utils.tensorboard import LevelScalars
+from utils.training import check_batch
+
+METHODS = ("dense", "lrr", "aws")
+INITIALIZATION = "initialization"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="main.py", description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.error = partial(refuse, parser)
+
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--dataset", choices=DATASETS, default="cifar100", help="data set")
+    what.add_argument("--arch", choices=ARCHITECTURES, default="resnet50", help="network")
+    what.add_argument(
+        "--method",
+        choices=METHODS,
+        default="aws",
+        help="how to prune; dense trains the whole network and needs no level",
+    )
+    what.add_argument("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
+    what.add_argument(
+        "--train-images-per-class", type=positive_int, metavar="N", help="train on the first N images of a class only"
+    )
+
+    pruning = parser.add_argument_group("warm-up and levels")
+    pruning.add_argument("--warmup-epochs", type=count, default=10, help="dense epochs before the first level")
+    pruning.add_argument("--levels", type=count, default=15, help="how often to prune and train")
+    pruning.add_argument("--level-epochs", type=positive_int, default=10, help="epochs of a level")
+    pruning.add_argument("--prune-rate", type=fraction, default=0.2, help="share of the survivors that a level removes")
+    pruning.add_argument(
+        "--alpha-range", type=share, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α"
+    )
+
+    final = parser.add_argument_group("final trainings")
+    final.add_argument(
+        "--start",
+        choices=STARTS,
+        nargs="*",
+        help="where they begin; nothing after the flag: none (default: dense for --method dense, signs mask with "
+        "--signed-mask, else subnetwork signs mask)",
+    )
+    final.add_argument("--final-levels", type=count, nargs="+", help="levels to start from (default: the last)")
+    final.add_argument("--final-epochs", type=positive_int, default=100, help="epochs of a final training")
+    final.add_argument(
+        "--final-seeds",
+        type=int,
+        nargs="+",
+        help="one training for each: order of the images and, without --init-seed, the new initialization "
+        "(default: --seed for --method dense, else the seed after it)",
+    )
+    final.add_argument("--init-seed", type=int, help="one initialization for all --final-seeds")
+    final.add_argument(
+        "--signed-mask",
+        type=Path,
+        metavar="FILE",
+        help="start from this signed-mask file; --method and levels are not used",
+    )
+
+    optimization = parser.add_argument_group("optimization")
+    optimization.add_argument("--lr", type=positive_float, default=0.1, help="initial learning rate")
+    optimization.add_argument("--momentum", type=share, default=0.9, help="of SGD")
+    optimization.add_argument("--weight-decay", type=share, default=5e-4, help="on every parameter")
+    optimization.add_argument("--batch-size", type=positive_int, default=128, help="images a step")
+
+    machine = parser.add_argument_group("machine and folders")
+    machine.add_argument(
+        "--device", type=device, default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1"
+    )
+    machine.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
+    machine.add_argument("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
+    machine.add_argument(
+        "--checkpoint-seconds", type=float, default=60.0, help="least time between two saves inside a stage"
+    )
+    args = parser.parse_args(argv)
+    complete_arguments(parser, args)
+    return args
+
+
+def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Fill the defaults that depend on other flags, and refuse what does not go together."""
+    if args.signed_mask:
+        args.method, args.levels = "signed_mask", 0
+    if args.method == "dense":
+        args.levels = 0
+    if args.start is None:
+        args.start = {"dense": ["dense"], "signed_mask": ["signs", "mask"]}.get(
+            args.method, ["subnetwork", "signs", "mask"]
+        )
+    if args.final_seeds is None:
+        args.final_seeds = [args.seed if args.method == "dense" else args.seed + 1]
+    if args.final_levels is None:
+        args.final_levels = [args.levels]
+    for start in args.start:
+        if STARTS[start].needs_level and args.method == "dense":
+            parser.error(f"--start {start} needs a level, which --method dense has not: choose lrr or aws")
+        if STARTS[start].needs_trained and not prunes(args):
+            parser.error(f"--start {start} needs a level's own weights: a --signed-mask alone cannot give them")
+    too_high = [level for level in args.final_levels if level > args.levels]
+    if too_high:
+        parser.error(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
+    if args.alpha_range[0] > args.alpha_range[1]:
+        parser.error("--alpha-range wants the low end first")
+    if args.device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device here; use --device cpu, or install a driver")
+    if args.name is None:
+        args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
+
+
+def prunes(args: argparse.Namespace) -> bool:
+    return args.method not in ("dense", "signed_mask")
+
+
+def positive_int(text: str) -> int:
+    return checked(int(text), lambda value: value > 0, "at least 1")
+
+
+def count(text: str) -> int:
+    return checked(int(text), lambda value: value >= 0, "at least 0")
+
+
+def positive_float(text: str) -> float:
+    return checked(float(text), lambda value: 0 < value < float("inf"), "above 0")
+
+
+def fraction(text: str) -> float:
+    return checked(float(text), lambda value: 0 < value < 1, "between 0 and 1")
+
+
+def share(text: str) -> float:
+    return checked(float(text), lambda value: 0 <= value <= 1, "from 0 to 1")
+
+
+def checked(value, is_good, wanted: str):
+    if not is_good(value):
+        raise argparse.ArgumentTypeError(f"{value} should be {wanted}")
+    return value
+
+
+def device(text: str) -> torch.device:
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text} should be auto, cpu, cuda or cuda:1") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The job, told in order
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinalTraining:
+    """One final training asked for; ``level`` is None where the start needs no level of this run."""
+
+    start: str
+    level: int | None
+    init_seed: int
+    order_seed: int
+
+    @property
+    def name(self) -> str:
+        level = "" if self.level is None else f"{level_name(self.level)}_"
+        usual = self.init_seed == self.order_seed or not STARTS[self.start].new_initialization
+        return f"{level}{self.start}_seed{self.order_seed}" + ("" if usual else f"_init{self.init_seed}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the stages of a run share."""
+
+    args: argparse.Namespace
+    run: Path
+    blueprint: Blueprint
+    dataset: Dataset
+    recipe: Recipe
+    progress: JobProgress
+
+    def read(self, stage: str) -> tuple[State, Masks]:
+        _, content = load_network(self.run / stage / NETWORK_FILE)
+        return content["model"], content["masks"]
+
+    def norms_of(self, state: State) -> State:
+        return {name: state[name] for name in self.blueprint.norms}
+
+
+def run_job(args: argparse.Namespace) -> None:
+    job, finals = prepare(args), planned_finals(args)
+    with job.progress:
+        if prunes(args):
+            once(job, INITIALIZATION, 0, partial(keep_initialization, job))
+            once(job, level_name(0), args.warmup_epochs, partial(warm_up, job))
+        for level in range(1, args.levels + 1):
+            once(job, level_name(level), args.level_epochs, partial(prune_and_train, job, level))
+        for final in finals:
+            once(job, f"final/{final.name}", args.final_epochs, partial(train_final, job, final))
+    conclude(job)
+
+
+def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None]) -> None:
+    """Have ``make`` fill the stage's folder, unless it is finished; no other process works on it meanwhile."""
+    folder = job.run / stage
+    with claim_stage(folder):
+        if is_finished(folder):
+            job.progress.skip(epochs * len(job.dataset.train))
+        else:
+            make(folder)
+
+
+def keep_initialization(job: Job, folder: Path) -> None:
+    """θ_init: it holds ψ_init for AWS, and later signs are compared with it."""
+    initial = job.blueprint.initialize(job.args.seed)
+    masks = job.blueprint.dense_masks()
+    job.blueprint.save_network(folder / NETWORK_FILE, initial, masks, job.norms_of(initial), result=None)
+
+
+def warm_up(job: Job, folder: Path) -> None:
+    """Dense training before the first level."""
+    initial, masks = job.read(INITIALIZATION)
+    stage = pruning_stage(job, 0, folder, title="warm-up", epochs=job.args.warmup_epochs, first_step=0)
+    train_level(job, stage, 0, initial, masks)
+
+
+def prune_and_train(job: Job, level: int, folder: Path) -> None:
+    """Remove the smallest of the surviving weights, then train on from the weights as they are (section 3.1)."""
+    args = job.args
+    previous, masks = job.read(level_name(level - 1))
+    masks = prune_by_magnitude(previous, masks, args.prune_rate)
+    first_step = args.warmup_epochs + (level - 1) * args.level_epochs
+    title = f"level {level}/{args.levels}"
+    stage = pruning_stage(job, level, folder, title=title, epochs=args.level_epochs, first_step=first_step)
+    train_level(job, stage, level, previous, masks)
+
+
+def pruning_stage(job: Job, level: int, folder: Path, **described) -> Stage:
+    scalars = job.run / "tensorboard" / "pruning"
+    return Stage(
+        folder=folder,
+        order_seed=job.args.seed,
+        purpose=level_name(level),
+        rate=constant_rate,
+        scalars=scalars,
+        **described,
+    )
+
+
+def train_level(job: Job, stage: Stage, level: int, previous: State, masks: Masks) -> None:
+    """Train θ ⊙ m, with interpolated normalization for AWS, and keep the level with its signed mask."""
+    args, blueprint = job.args, job.blueprint
+    initial, _ = job.read(INITIALIZATION)
+    network = blueprint.build(previous, masks, args.device)
+    interpolated = job.norms_of(initial) if args.method == "aws" else {}
+    rows = train_stage(network, masks, interpolated, job.dataset, stage, job.recipe, job.progress)
+
+    # AWS's running statistics belong to a random α: the level is reported and kept with those of its own ψ.
+    statistics_seed = derive_seed(args.seed, stage.purpose, "statistics")
+    reestimate_batch_statistics(network, training_batches(job.dataset, args.batch_size, statistics_seed))
+    trained = plain_state(network)
+    result = {
+        **identity(args, "level", None, level, args.seed, args.seed),
+        **measure(network, masks, job.dataset, rows),
+        **sign_statistics(trained, previous, initial, masks),
+    }
+    with LevelScalars(stage.scalars, f"{stage.folder.name}.statistics") as scalars:
+        scalars.add_level(result)
+    signed_mask = extract_signed_mask(trained, masks, blueprint.signed)
+    save_signed_mask(stage.folder / SIGNED_MASK_FILE, signed_mask, args.arch, args.dataset)
+    finish_stage(stage.folder, blueprint, trained, masks, job.norms_of(initial), result)
+    job.progress.note(
+        f"{stage.title}: {result['remaining_ratio']:.4f} of the prunable weights remain, "
+        f"test accuracy {result['test_accuracy']:.2f} %, "
+        f"{100 * result['signs_flipped_since_last_level']:.2f} % of the signs flipped"
+    )
+
+
+def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
+    """Transfer what the start takes from a level to an initialization, and train it normally (section 3.2)."""
+    args, origin = job.args, find_origin(job, final)
+    network = job.blueprint.build(STARTS[final.start].state(origin), origin.masks, args.device)
+    stage = Stage(
+        title=f"final {final.name}",
+        folder=folder,
+        epochs=args.final_epochs,
+        order_seed=final.order_seed,
+        purpose="final",
+        rate=decayed_rate,
+        scalars=job.run / "tensorboard" / f"final_{final.name}",
+    )
+    rows = train_stage(network, origin.masks, {}, job.dataset, stage, job.recipe, job.progress)
+    result = {
+        **identity(args, "final", final.start, final.level, final.init_seed, final.order_seed),
+        **measure(network, origin.masks, job.dataset, rows),
+    }
+    initial_norms = job.norms_of(origin.initial)
+    finish_stage(folder, job.blueprint, plain_state(network), origin.masks, initial_norms, result)
+    job.progress.note(f"{stage.title}: test accuracy {result['test_accuracy']:.2f} %")
+
+
+def find_origin(job: Job, final: FinalTraining) -> Origin:
+    """What the start may use: an initialization, and the level or the signed-mask file."""
+    blueprint = job.blueprint
+    if STARTS[final.start].new_initialization:
+        initial = blueprint.initialize(final.init_seed)
+    else:
+        initial, _ = job.read(INITIALIZATION)
+    if not STARTS[final.start].needs_level:
+        return Origin(initial, {}, blueprint.dense_masks(), {}, blueprint.norms)
+    if job.args.signed_mask:
+        signed_mask = read_signed_mask(blueprint, job.args.signed_mask, job.progress.note)
+        return Origin(initial, {}, masks_of(signed_mask, blueprint.prunable), signed_mask, blueprint.norms)
+    trained, masks = job.read(level_name(final.level))
+    signed_mask = extract_signed_mask(trained, masks, blueprint.signed)
+    return Origin(initial, trained, masks, signed_mask, blueprint.norms)
+
+
+def conclude(job: Job) -> None:
+    """Collect what all commands on this run folder have finished, and print its final trainings."""
+    write_results_table(job.run)
+    results = [result for result in read_results(job.run) if result["kind"] == "final"]
+    if results:
+        print(f"\n{markdown_table(summary_rows(results))}\n")
+    print(f"all results: {job.run}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before the training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Check everything that can be checked before hours of training, open the run folder, and say what will be done."""
+    dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class)
+    blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
+    planned_survivors(blueprint.prunable_count, args.prune_rate, args.levels)
+    if args.signed_mask:
+        read_signed_mask(blueprint, args.signed_mask, note=lambda text: None)
+    check_last_batch(blueprint, dataset, args.batch_size)
+    run, finals = args.runs_dir / args.name, planned_finals(args)
+    open_run_folder(run, run_settings(args), about(args), shlex.join(["python", *sys.argv]))
+    recipe = Recipe(
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        batch_size=args.batch_size,
+        alpha_range=tuple(args.alpha_range),
+        checkpoint_seconds=args.checkpoint_seconds,
+    )
+    epochs = announce(args, run, finals, len(dataset.train))
+    return Job(args, run, blueprint, dataset.to(args.device), recipe, JobProgress(epochs * len(dataset.train)))
+
+
+def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:
+    last = len(dataset.train) % batch_size or batch_size
+    network = blueprint.build(blueprint.initialize(0), blueprint.dense_masks(), torch.device("cpu"))
+    # Two images stand for any larger batch.
+    check_batch(network, torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size))
+
+
+def run_settings(args: argparse.Namespace) -> dict:
+    """The flags that decide the results; another value of one of them is another run."""
+    names = (
+        "dataset arch method seed train_images_per_class warmup_epochs level_epochs prune_rate alpha_range "
+        "final_epochs lr momentum weight_decay batch_size"
+    )
+    settings = {name: getattr(args, name) for name in names.split()}
+    settings["signed_mask"] = args.signed_mask and f"sha256 {sha256(args.signed_mask.read_bytes()).hexdigest()}"
+    return settings
+
+
+def about(args: argparse.Namespace) -> dict:
+    """Where the results come from: every flag, the versions and the project's commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    paths = Path | torch.device
+    return {
+        "flags": {name: str(value) if isinstance(value, paths) else value for name, value in vars(args).items()},
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
+    }
+
+
+def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
+    """Every final training asked for, once; a start that needs no level of this run is not repeated for each."""
+    finals = []
+    for start in args.start:
+        for level in args.final_levels if STARTS[start].needs_level and prunes(args) else [None]:
+            for seed in args.final_seeds:
+                new_seed = seed if args.init_seed is None else args.init_seed
+                init_seed = new_seed if STARTS[start].new_initialization else args.seed
+                finals.append(FinalTraining(start, level, init_seed, seed))
+    return list(dict.fromkeys(finals))
+
+
+def announce(args: argparse.Namespace, run: Path, finals: list[FinalTraining], images: int) -> int:
+    """Say how many epochs the whole job is; returns that number."""
+    parts, names = [], []
+    epochs = len(finals) * args.final_epochs
+    if prunes(args):
+        epochs += args.warmup_epochs + args.levels * args.level_epochs
+        parts = [f"{args.warmup_epochs} warm-up", f"{args.levels} levels x {args.level_epochs}"]
+        names = [level_name(level) for level in range(args.levels + 1)]
+    parts += [f"{len(finals)} final trainings x {args.final_epochs}"]
+    names += [f"final/{final.name}" for final in finals]
+    finished = sum(is_finished(run / name) for name in names)
+    print(
+        f"{run}: {' + '.join(parts)} = {epochs:,} epochs of {images:,} images on {args.device}; "
+        f"{finished} of {len(names)} stages are finished",
+        flush=True,
+    )
+    return epochs
+
+
+def identity(
+    args: argparse.Namespace, kind: str, start: str | None, level: int | None, init_seed: int, order_seed: int
+) -> dict:
+    """Which network of which run a result belongs to."""
+    return {
+        "dataset": args.dataset,
+        "arch": args.arch,
+        "method": args.method,
+        "kind": kind,
+        "start": start,
+        "level": level,
+        "seed": args.seed,
+        "init_seed": init_seed,
+        "order_seed": order_seed,
+    }
+
+
+def read_signed_mask(blueprint: Blueprint, path: Path, note: Callable[[str], None]) -> SignedMask:
+    """The file's signed mask for this run's network; another data set's classifier is left out, and said so."""
+    file = load_signed_mask(path)
+    signed_mask, names = file.signed_mask, blueprint.signed
+    if file.dataset != blueprint.dataset:
+        names = [name for name in names if name not in blueprint.classifier]
+        signed_mask = {name: signs for name, signs in signed_mask.items() if name not in blueprint.classifier}
+        note(f"{path} was found on {file.dataset}: the classifier for {blueprint.dataset} starts fresh")
+    check_signed_mask(signed_mask, blueprint.shapes(names), f"{path} ({file.arch} on {file.dataset})")
+    return signed_mask
+
+
+def main() -> int:
+    args = parse_arguments()
+    return exit_status("main.py", partial(run_job, args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

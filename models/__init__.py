@@ -1,0 +1,42 @@
+"""The networks: one table from name to constructor, one file an architecture.
+
+Every constructor takes ``(classes, channels)`` and returns a plain ``nn.Module`` for images of 32 or 64 pixels
+(28-pixel and 8-pixel images work too). The classifier is named here, never guessed from its shape: it is the one
+weight that is never pruned, and the one that another data set replaces.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import nn
+
+from models.efficientnet import efficientnet_b0
+from models.mobilenetv2 import mobilenet_v2
+from models.resnet50 import resnet50
+from models.resnet_cifar import resnet20, resnet32
+from models.shufflenet import shufflenet
+from models.vgg11_bn import vgg11_bn
+
+
+class Architecture(NamedTuple):
+    construct: Callable[[int, int], nn.Module]
+    classifier: str  # name of the module whose weight and bias make the class scores
+
+
+ARCHITECTURES = {
+    "resnet20": Architecture(resnet20, classifier="fc"),
+    "resnet32": Architecture(resnet32, classifier="fc"),
+    "resnet50": Architecture(resnet50, classifier="fc"),
+    "mobilenetv2": Architecture(mobilenet_v2, classifier="classifier.1"),
+    "shufflenet": Architecture(shufflenet, classifier="fc"),
+    "efficientnet": Architecture(efficientnet_b0, classifier="classifier.1"),
+    "vgg11_bn": Architecture(vgg11_bn, classifier="classifier"),
+}
+
+
+def build_network(arch: str, classes: int, channels: int = 3) -> nn.Module:
+    """A randomly initialised network, drawn from torch's global random numbers: seed them first.
+
+    Raises KeyError for a name that is not in ``ARCHITECTURES``.
+    """
+    return ARCHITECTURES[arch].construct(classes, channels)

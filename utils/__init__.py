@@ -1,0 +1,1 @@
+"""The paper's ideas, one room each, and the services under them."""

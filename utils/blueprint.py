@@ -1,0 +1,100 @@
+"""What a network is apart from its values: enough to build it, to name its parts and to save it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models import ARCHITECTURES, build_network
+from utils.checkpoint import CheckpointError, load, save
+from utils.norm_interpolation import normalization_names
+from utils.pruning import Masks, apply_masks, prunable_names
+from utils.seeding import derive_seed, seed_global_generators
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """An architecture for a data set. Names are the network's own parameter names, in its order."""
+
+    arch: str
+    dataset: str
+    classes: int
+    channels: int
+
+    @cached_property
+    def _outline(self) -> nn.Module:
+        with torch.device("meta"):  # names and shapes without values
+            return build_network(self.arch, self.classes, self.channels)
+
+    @cached_property
+    def prunable(self) -> tuple[str, ...]:
+        """The weights that pruning may remove."""
+        return tuple(prunable_names(self._outline, ARCHITECTURES[self.arch].classifier))
+
+    @cached_property
+    def norms(self) -> tuple[str, ...]:
+        """ψ: scale and shift of the normalization layers."""
+        return tuple(normalization_names(self._outline))
+
+    @cached_property
+    def signed(self) -> tuple[str, ...]:
+        """φ: the parameters that a signed mask covers, all but ψ."""
+        return tuple(name for name, _ in self._outline.named_parameters() if name not in self.norms)
+
+    @cached_property
+    def classifier(self) -> tuple[str, ...]:
+        """The parameters of the layer that makes the class scores."""
+        prefix = ARCHITECTURES[self.arch].classifier
+        return tuple(name for name, _ in self._outline.named_parameters() if name.startswith(f"{prefix}."))
+
+    @property
+    def prunable_count(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes(self.prunable).values())
+
+    def shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(self._outline.get_parameter(name).shape) for name in names}
+
+    def initialize(self, seed: int) -> State:
+        """θ_init, decided by ``seed`` alone, with fresh batch-norm statistics; on the CPU."""
+        seed_global_generators(derive_seed(seed, "initialization"))
+        return build_network(self.arch, self.classes, self.channels).state_dict()
+
+    def dense_masks(self) -> Masks:
+        """Masks under which every prunable weight survives."""
+        return {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes(self.prunable).items()}
+
+    def build(self, state: Mapping[str, Tensor], masks: Masks, device: torch.device) -> nn.Module:
+        """The network θ ⊙ m on the device, channels-last in memory."""
+        network = build_network(self.arch, self.classes, self.channels)
+        network.load_state_dict(state)
+        apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
+        return network.to(device, memory_format=torch.channels_last)
+
+    def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, result: dict | None) -> None:
+        """Write a ``network.pt``: ``model`` loads strictly into the bare network; README.md tells the rest."""
+        save(
+            path,
+            {"model": state, "masks": masks, "initial_norms": initial_norms, "result": result} | asdict(self),
+        )
+
+
+def load_network(path: Path) -> tuple[Blueprint, dict]:
+    """What a ``network.pt`` is, and its content: ``model``, ``masks``, ``initial_norms``, ``result``; on the CPU.
+
+    Raises CheckpointError, with the remedy, where the file is damaged or holds no network.
+    """
+    try:
+        content = load(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: delete the folder {path.parent} and run the same command again") from error
+    fields = Blueprint.__dataclass_fields__
+    missing = {"model", "masks", "initial_norms", "result", *fields} - content.keys()
+    if missing:
+        raise CheckpointError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
+    return Blueprint(**{name: content[name] for name in fields}), content

@@ -1,0 +1,67 @@
+"""Errors that a person can mend, as one line: what is wrong and what to do."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+import torch
+
+from data import DataError
+from utils.checkpoint import CheckpointError
+from utils.pruning import PruningError
+from utils.run_folder import RunFolderError
+from utils.signed_mask import SignedMaskError
+from utils.training import TrainingError
+
+EXPECTED = (
+    DataError,
+    PruningError,
+    SignedMaskError,
+    CheckpointError,
+    RunFolderError,
+    TrainingError,
+    torch.OutOfMemoryError,
+    OSError,
+)
+INTERRUPTED = 130
+REFUSED = 2
+
+REMEDIES = {
+    errno.ENOSPC: "free some space and run the same command again; what was finished is kept",
+    errno.EDQUOT: "free some space and run the same command again; what was finished is kept",
+    errno.EFBIG: "allow larger files and run the same command again; what was finished is kept",
+    errno.EROFS: "choose a folder that can be written with --runs-dir",
+    errno.EACCES: "choose a folder that you may use",
+    errno.ENOENT: "check the path",
+}
+
+
+def exit_status(program: str, job: Callable[[], None]) -> int:
+    """Run ``job``: 0 where it went well, 2 with one line on stderr for an expected error, 130 for an interrupt.
+
+    Any other exception is a defect of this program and keeps its traceback.
+    """
+    try:
+        job()
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except EXPECTED as error:
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU's memory is full: choose a smaller --batch-size ({text})"
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}: {REMEDIES[error.errno]}"
+    return text
+
+
+def refuse(parser, message: str) -> None:
+    """In the place of an argument parser's ``error``, whose usage text would be many lines long."""
+    parser.exit(REFUSED, f"{parser.prog}: error: {message} (--help lists the flags)\n")

@@ -1,0 +1,125 @@
+"""What a run leaves on disk: its configuration, its stages' folders, and tables of their results."""
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.checkpoint import write_atomically
+
+NETWORK_FILE = "network.pt"
+SIGNED_MASK_FILE = "signed_mask.npz"
+METRICS_FILE = "metrics.csv"
+RESULT_FILE = "result.json"
+RESULTS_FILE = "results.csv"
+CONFIG_FILE = "config.json"
+COMMAND_FILE = "command.txt"
+
+
+class RunFolderError(Exception):
+    """A run folder that does not fit the command; the message says what differs and what to do."""
+
+
+def level_name(level: int) -> str:
+    return f"level_{level:02d}"
+
+
+def is_finished(stage: Path) -> bool:
+    """A stage writes its network last, so the file means that everything is there."""
+    return (stage / NETWORK_FILE).exists()
+
+
+def open_run_folder(run: Path, settings: dict, about: dict, command: str) -> None:
+    """Create the run's folder with its configuration, or check that the one there was made with the same settings.
+
+    ``settings`` decide the results; ``about`` (versions, every other flag) is only kept. ``command`` is added to the
+    list of commands. Raises RunFolderError naming the settings that differ.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with _lock(run, wait=True):
+        config = run / CONFIG_FILE
+        if config.exists():
+            _check_settings(config, settings)
+        else:
+            write_json(config, {"settings": settings, "about": about})
+        with (run / COMMAND_FILE).open("a") as file:
+            file.write(command + "\n")
+
+
+def _check_settings(config: Path, settings: dict) -> None:
+    before = read_json(config).get("settings", {})
+    settings = json.loads(json.dumps(settings))  # as they would be read: tuples are lists in the file
+    differences = [
+        f"--{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
+        for key in dict.fromkeys([*settings, *before])
+        if settings.get(key) != before.get(key)
+    ]
+    if differences:
+        raise RunFolderError(
+            f"{config.parent} was made with other settings: {', '.join(differences)}; "
+            "give this run another folder with --name"
+        )
+
+
+@contextmanager
+def claim_stage(stage: Path) -> Iterator[None]:
+    """Hold a stage's folder while it is trained. The hold ends with the process, however it ends.
+
+    Raises RunFolderError where another process holds it.
+    """
+    stage.mkdir(parents=True, exist_ok=True)
+    with _lock(stage, wait=False):
+        yield
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool) -> Iterator[None]:
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise RunFolderError(f"{folder} is being trained by another process: wait for it, or stop it") from error
+        yield
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict:
+    """Raises RunFolderError where the file is damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}): delete {path.parent} to have it made again") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path} is damaged: delete {path.parent} to have it made again")
+    return content
+
+
+def write_csv(path: Path, rows: Sequence[dict]) -> None:
+    """The rows under the keys of the first one."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_results(run: Path) -> list[dict]:
+    """The results of every finished network of a run: its levels, then its final trainings, by name."""
+    stages = [*sorted(run.glob("level_*")), *sorted(run.glob("final/*"))]
+    return [read_json(stage / RESULT_FILE) for stage in stages if is_finished(stage)]
+
+
+def write_results_table(run: Path) -> None:
+    """``results.csv``, one row a finished network, made anew from the ``result.json`` files."""
+    with _lock(run, wait=True):
+        rows = [
+            {key: value for key, value in result.items() if not isinstance(value, dict)} for result in read_results(run)
+        ]
+        if rows:
+            write_csv(run / RESULTS_FILE, rows)

@@ -1,0 +1,117 @@
+"""The signed mask s = sign0(θ ⊙ m): taking it from a subnetwork, imposing it on another network, keeping it in a file.
+
+In memory a signed mask is a dict from parameter name to an int8 tensor: 0 pruned, −1 or +1 the sign of a survivor. It
+covers every parameter outside the normalization layers; those that are never pruned survive everywhere. A surviving
+weight that is exactly 0 has the sign +1, so that survival and sign stay two facts.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.checkpoint import write_atomically
+from utils.pruning import Masks
+
+SignedMask = dict[str, Tensor]
+
+FORMAT = 1
+MENTIONED_DIFFERENCES = 3  # tensors that an error names before it says how many more there are
+
+
+class SignedMaskError(Exception):
+    """A signed mask that is damaged or belongs to another network; the message says which tensors differ."""
+
+
+def extract_signed_mask(state: Mapping[str, Tensor], masks: Masks, names: Iterable[str]) -> SignedMask:
+    """s = sign0(θ ⊙ m) of the parameters ``names`` (all but normalization), section 3.2."""
+    signed_mask = {}
+    for name in names:
+        signs = torch.where(state[name] < 0, -1, 1).to(torch.int8)
+        signed_mask[name] = signs * masks[name] if name in masks else signs
+    return signed_mask
+
+
+def impose_signed_mask(state: Mapping[str, Tensor], signed_mask: SignedMask) -> dict[str, Tensor]:
+    """abs(θ) ⊙ s: the magnitudes of ``state`` with the signs and zeros of the mask; other tensors as they are."""
+    return {
+        name: tensor.abs() * signed_mask[name] if name in signed_mask else tensor.clone()
+        for name, tensor in state.items()
+    }
+
+
+def masks_of(signed_mask: SignedMask, prunable: Iterable[str]) -> Masks:
+    """The mask m of the prunable weights: where the signed mask is not 0."""
+    return {name: signed_mask[name] != 0 for name in prunable}
+
+
+def count_sign_flips(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], masks: Masks) -> int:
+    """How many surviving weights have another sign than in ``reference``."""
+    return sum(
+        int(((torch.sign(state[name]) != torch.sign(reference[name])) & mask).sum()) for name, mask in masks.items()
+    )
+
+
+@dataclass(frozen=True)
+class SignedMaskFile:
+    """What a signed-mask file holds: the signed mask and where it comes from."""
+
+    signed_mask: SignedMask
+    arch: str
+    dataset: str
+
+
+def save_signed_mask(path: Path, signed_mask: SignedMask, arch: str, dataset: str) -> None:
+    """Two bit planes a tensor, compressed; README.md tells the format. The same signed mask gives the same bytes."""
+    arrays = {"format": np.array(FORMAT), "arch": np.array(arch), "dataset": np.array(dataset)}
+    for name, tensor in signed_mask.items():
+        signs = tensor.cpu().numpy()
+        arrays[f"{name}.shape"] = np.array(signs.shape, dtype=np.int64)
+        arrays[f"{name}.survives"] = np.packbits(signs != 0)
+        arrays[f"{name}.negative"] = np.packbits(signs[signs != 0] < 0)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_signed_mask(path: Path) -> SignedMaskFile:
+    """Read a file of ``save_signed_mask``, as data only. Raises SignedMaskError where it is damaged or something else,
+    FileNotFoundError where there is none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if file["format"] != FORMAT:
+                raise SignedMaskError(f"{path} has format {file['format']}; this program reads {FORMAT}: update it")
+            names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
+            signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
+            return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
+    # AttributeError: numpy reads a single array where it is not an archive.
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, IndexError, AttributeError, TypeError) as error:
+        raise SignedMaskError(f"{path} is damaged or no signed-mask file ({error}): copy or make it again") from error
+
+
+def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    shape = file[f"{name}.shape"]
+    survives = np.unpackbits(file[f"{name}.survives"], count=int(shape.prod())).astype(bool)
+    negative = np.unpackbits(file[f"{name}.negative"], count=int(survives.sum())).astype(np.int8)
+    signs = np.zeros(survives.shape, dtype=np.int8)
+    signs[survives] = 1 - 2 * negative
+    return signs.reshape(shape)
+
+
+def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raises SignedMaskError, naming the first tensors that differ, unless the mask covers just ``shapes``."""
+    found = {name: tuple(tensor.shape) for name, tensor in signed_mask.items()}
+    differences = [
+        f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
+        for name in dict.fromkeys([*shapes, *found])
+        if shapes.get(name) != found.get(name)
+    ]
+    if differences:
+        more = len(differences) - MENTIONED_DIFFERENCES
+        listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise SignedMaskError(f"{source} belongs to another network: {listed}. Choose its --arch, or another file")

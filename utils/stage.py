@@ -1,0 +1,153 @@
+"""One stage of the job, trained so that it can be interrupted at any instant: warm-up, a level, a final training."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.batches import count_batches, evaluation_batches, training_batches
+from data.dataset import Dataset
+from utils import checkpoint
+from utils.blueprint import Blueprint, State
+from utils.checkpoint import CheckpointError
+from utils.norm_interpolation import draw_alphas
+from utils.optimization import sgd
+from utils.progress import JobProgress
+from utils.pruning import Masks
+from utils.run_folder import METRICS_FILE, NETWORK_FILE, RESULT_FILE, write_csv, write_json
+from utils.seeding import derive_seed, seed_global_generators
+from utils.tensorboard import StageScalars
+from utils.training import TrainingError, evaluate, make_train_step, train_one_epoch
+
+UNFINISHED_FILE = "unfinished.pt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every stage of a run trains (section 4.1). ``alpha_range``: of AWS's α, in the warm-up and the levels."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    alpha_range: tuple[float, float] = (0.0, 1.0)
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``purpose`` and ``order_seed`` decide the order of the images, their augmentation, α and dropout."""
+
+    title: str
+    folder: Path
+    epochs: int
+    order_seed: int
+    purpose: str
+    rate: Callable[[float, int, int], float]  # (lr, epoch, epochs) -> the epoch's learning rate
+    scalars: Path  # TensorBoard's folder
+    first_step: int = 0  # the epoch that TensorBoard counts this stage's first one as
+
+
+def train_stage(
+    network: nn.Module,
+    masks: Masks,
+    initial_norms: Mapping[str, Tensor],
+    dataset: Dataset,
+    stage: Stage,
+    recipe: Recipe,
+    progress: JobProgress,
+) -> list[dict]:
+    """Train ``network`` in place for the stage's epochs, going on from where an interrupted process was.
+
+    ``initial_norms`` is ψ_init for AWS, empty for normal training. Returns one row of metrics an epoch, which are also
+    in ``metrics.csv`` and TensorBoard, each epoch once. Raises TrainingError; what was finished stays.
+    """
+    optimizer = sgd(network, recipe.lr, recipe.momentum, recipe.weight_decay)
+    rows = _resume(network, optimizer, stage, progress)
+    device = dataset.train.images.device
+    step = make_train_step(network, optimizer, on_device(masks, device), on_device(initial_norms, device))
+    saved_at = time.monotonic()
+    with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) as scalars:
+        progress.skip(len(rows) * len(dataset.train))
+        for epoch in range(len(rows), stage.epochs):
+            title = f"{stage.title}, epoch {epoch + 1}/{stage.epochs}"
+            progress.title(title)
+            row = _train_epoch(network, optimizer, step, dataset, stage, recipe, epoch, progress)
+            rows.append(row)
+            write_csv(stage.folder / METRICS_FILE, rows)
+            scalars.add(row)
+            progress.epoch(title, row)
+            if epoch + 1 < stage.epochs and time.monotonic() - saved_at >= recipe.checkpoint_seconds:
+                _save_unfinished(network, optimizer, stage, rows)
+                saved_at = time.monotonic()
+    return rows
+
+
+def _train_epoch(network, optimizer, step, dataset, stage, recipe, epoch, progress) -> dict:
+    device = dataset.train.images.device
+    seed_global_generators(derive_seed(stage.order_seed, stage.purpose, epoch, "network"))
+    batches = training_batches(
+        dataset, recipe.batch_size, derive_seed(stage.order_seed, stage.purpose, epoch, "batches")
+    )
+    alphas = draw_alphas(
+        count_batches(len(dataset.train), recipe.batch_size),
+        recipe.alpha_range,
+        derive_seed(stage.order_seed, stage.purpose, epoch, "alpha"),
+    ).to(device)
+    for group in optimizer.param_groups:
+        group["lr"] = stage.rate(recipe.lr, epoch, stage.epochs)
+    started = time.monotonic()
+    try:
+        train = train_one_epoch(network, step, batches, alphas, progress.advance)
+        seconds = time.monotonic() - started
+        test = evaluate(network, evaluation_batches(dataset, dataset.test))
+    except TrainingError as error:
+        raise TrainingError(
+            f"{stage.title}, epoch {epoch + 1}: {error}; everything finished before is kept in {stage.folder.parent}; "
+            f"try a lower --lr than {recipe.lr} with another --name"
+        ) from error
+    return {
+        "epoch": epoch + 1,
+        "lr": stage.rate(recipe.lr, epoch, stage.epochs),
+        "train_loss": train.loss,
+        "train_accuracy": train.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(dataset.train) / seconds, 1),
+    }
+
+
+def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _save_unfinished(network: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage, rows: list[dict]) -> None:
+    content = {"model": checkpoint.plain_state(network), "optimizer": optimizer.state_dict(), "rows": rows}
+    checkpoint.save(stage.folder / UNFINISHED_FILE, content)
+
+
+def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage, progress: JobProgress) -> list[dict]:
+    """Load what an interrupted process saved; without it, or where it is damaged, the stage starts anew."""
+    path = stage.folder / UNFINISHED_FILE
+    if not path.exists():
+        return []
+    try:
+        content = checkpoint.load(path)
+        model, momentum, rows = content["model"], content["optimizer"], content["rows"]
+    except (CheckpointError, KeyError) as error:
+        progress.note(f"{error}: {stage.title} starts again from its beginning")
+        return []
+    network.load_state_dict(model)
+    optimizer.load_state_dict(momentum)
+    return rows
+
+
+def finish_stage(folder: Path, blueprint: Blueprint, state: State, masks: Masks, initial_norms: State, result: dict):
+    """Keep what the stage is for. The network is written last: where it is, the stage is finished."""
+    write_json(folder / RESULT_FILE, result)
+    blueprint.save_network(folder / NETWORK_FILE, state, masks, initial_norms, result)
+    (folder / UNFINISHED_FILE).unlink(missing_ok=True)
