@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Usage: bash script/test.sh [flags of pytest]      e.g. bash script/test.sh -m "not slow"
+# Set-up, then the tests.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" pytest
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Usage: bash script/tiny_imagenet_mobilenetv2_aws.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
+# AWS on Tiny-ImageNet with MobileNetV2 (figure 3). Flags given on the command line replace these.
+source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
+
+train --dataset tiny_imagenet --arch mobilenetv2 --method aws --lr 0.05 \
+    --levels 15 --final-levels 3 5 7 9 11 13 15 --final-epochs 100 \
+    --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"
