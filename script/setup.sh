@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Usage: bash script/setup.sh [package ...]      (the other scripts source it)
+# Usage: bash script/setup.sh [package ...]
 # Finds a Python that has what requirements.txt asks for, and the extra packages named; where python3 lacks any of it,
-# installs it all into .venv. Leaves the interpreter in $PYTHON, and the project's folder as the current one.
+# installs it all into .venv. Sourced, it goes to the project's folder and gives `set_up`, which leaves the interpreter
+# in $PYTHON.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,10 +39,17 @@ make_environment() {
         fail "pip could not install the packages: see above, then run the same command again"
 }
 
-PYTHON=${PYTHON:-python3}
-if ! has_packages "$PYTHON" "$@"; then
-    PYTHON=.venv/bin/python
-    has_packages "$PYTHON" "$@" || make_environment "$@"
-    has_packages "$PYTHON" "$@" || fail "the packages in .venv do not work together: delete .venv and run this again"
+set_up() {
+    PYTHON=${PYTHON:-python3}
+    if ! has_packages "$PYTHON" "$@"; then
+        PYTHON=.venv/bin/python
+        has_packages "$PYTHON" "$@" || make_environment "$@"
+        has_packages "$PYTHON" "$@" || fail "the packages in .venv do not work together: delete .venv and run this again"
+    fi
+    export PYTHON
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    set_up "$@"
+    echo "ready: $PYTHON has every package"
 fi
-export PYTHON

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/test.sh [flags of pytest]      e.g. bash script/test.sh -m "not slow"
 # Set-up, then the tests.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" pytest
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set_up pytest
 exec "$PYTHON" -m pytest "$@"

@@ -1,5 +1,6 @@
 """What a network is apart from its values: enough to build it, to name its parts and to save it."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -71,8 +72,9 @@ class Blueprint:
 
     def build(self, state: Mapping[str, Tensor], masks: Masks, device: torch.device) -> nn.Module:
         """The network θ ⊙ m on the device, channels-last in memory."""
-        network = build_network(self.arch, self.classes, self.channels)
-        network.load_state_dict(state)
+        network = copy.deepcopy(self._outline)
+        # Assigned, the values need no random initialisation that they would replace.
+        network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
         apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
         return network.to(device, memory_format=torch.channels_last)
 

@@ -18,7 +18,7 @@ from utils.training import evaluate
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
 TRIAL_SETTINGS = {"seed"}
-METHOD_NAMES = {"lrr": "LRR", "aws": "AWS", "signed_mask": "signed mask"}
+METHOD_NAMES = {"dense": "dense", "lrr": "LRR", "aws": "AWS", "signed_mask": "signed mask"}  # in a table's order
 COLUMNS = ("network", "start", "level", "remaining", "test accuracy %", "n")
 
 
@@ -78,7 +78,7 @@ def summary_rows(results: Sequence[dict]) -> list[dict]:
     groups = defaultdict(list)
     for result in results:
         # The dense network is the same whatever the method of the run that it was trained in.
-        method = "" if result["start"] == "dense" else result["method"]
+        method = -1 if result["start"] == "dense" else list(METHOD_NAMES).index(result["method"])
         key = (result["dataset"], result["arch"], result["level"] or 0, method, list(STARTS).index(result["start"]))
         groups[key].append(result)
     return [_summary_row(groups[key]) for key in sorted(groups)]
@@ -86,7 +86,7 @@ def summary_rows(results: Sequence[dict]) -> list[dict]:
 
 def _summary_row(results: list[dict]) -> dict:
     first, accuracies = results[0], [result["test_accuracy"] for result in results]
-    method = METHOD_NAMES.get(first["method"], first["method"])
+    method = METHOD_NAMES[first["method"]]
     dense = first["start"] == "dense"
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     remaining = statistics.mean(result["remaining_ratio"] for result in results)

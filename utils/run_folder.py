@@ -45,7 +45,7 @@ def open_run_folder(run: Path, settings: dict, about: dict, command: str) -> Non
             _check_settings(config, settings)
         else:
             write_json(config, {"settings": settings, "about": about})
-        with (run / COMMAND_FILE).open("a") as file:
+        with (run / COMMAND_FILE).open("a", encoding="utf-8") as file:
             file.write(command + "\n")
 
 
@@ -77,7 +77,7 @@ def claim_stage(stage: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path, wait: bool) -> Iterator[None]:
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
@@ -92,7 +92,7 @@ def write_json(path: Path, content: dict) -> None:
 def read_json(path: Path) -> dict:
     """Raises RunFolderError where the file is damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error}): delete {path.parent} to have it made again") from error
     if not isinstance(content, dict):

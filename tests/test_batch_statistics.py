@@ -1,0 +1,45 @@
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from data.batches import evaluation_batches
+from models import build_network
+from tests.toys import toy_dataset
+from utils.batch_statistics import reestimate_batch_statistics
+
+
+def test_statistics_are_those_of_one_pass_in_float64():
+    """The cumulative average over equal batches is the average over batches of each batch's mean and variance."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3))
+    network[1].running_mean.fill_(7.0)  # from scratch: what was there does not count
+    dataset = toy_dataset(count=1500)  # three evaluation batches of 500
+    batches = list(evaluation_batches(dataset, dataset.train))
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    reestimate_batch_statistics(network, batches)
+    with torch.no_grad():
+        outputs = [network[0].double()(images.double()) for images, _ in batches]
+    means = torch.stack([out.mean(dim=(0, 2, 3)) for out in outputs]).mean(0)
+    variances = torch.stack([out.var(dim=(0, 2, 3), unbiased=True) for out in outputs]).mean(0)
+    torch.testing.assert_close(network[1].running_mean.double(), means, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network[1].running_var.double(), variances, rtol=1e-5, atol=1e-6)
+    assert network[1].momentum == 0.1
+    assert all(torch.equal(before[name].double(), value.double()) for name, value in network.named_parameters())
+
+
+def test_nothing_is_dropped_meanwhile():
+    torch.manual_seed(0)
+    network = build_network("efficientnet", 5, 1)
+    dataset = toy_dataset(count=16, size=16)
+    batches = list(evaluation_batches(dataset, dataset.train))
+    rates = [m.p for m in network.modules() if isinstance(m, nn.Dropout | StochasticDepth)]
+    assert max(rates) == 0.2
+    reestimate_batch_statistics(network, batches)
+    first = {name: value.clone() for name, value in network.state_dict().items()}
+    reestimate_batch_statistics(network, batches)
+    assert all(torch.equal(first[name], value) for name, value in network.state_dict().items())
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout | StochasticDepth)] == rates
+
+
+def test_a_network_without_batch_norm_reads_no_batch():
+    reestimate_batch_statistics(nn.Linear(2, 2), (1 / 0 for _ in range(1)))

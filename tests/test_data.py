@@ -1,0 +1,212 @@
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import DATASETS, DataError, load_dataset
+from data.dataset import keep_images_per_class
+from tests.fake_data import (
+    gunzip,
+    write_cifar10,
+    write_cifar100,
+    write_fashion_mnist,
+    write_tiny_imagenet,
+    write_zip,
+)
+from tests.toys import toy_dataset
+
+PROJECT = Path(__file__).parent.parent
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def prepare(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROJECT / "data" / "preprocess_tiny_imagenet.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *expected: str) -> None:
+    assert result.returncode == 2
+    line = result.stderr.strip().splitlines()[-1]
+    assert "error:" in line
+    assert "Traceback" not in result.stderr
+    for text in expected:
+        assert text in line
+
+
+def test_digits_are_embedded():
+    dataset = load_dataset("digits", Path("nowhere"))
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (1437, 360, 10)
+    assert (dataset.image_size, dataset.channels) == (8, 1)
+    assert dataset.train.images.max() == 255
+    pixels = dataset.train.images.float() / 255
+    assert pixels.mean().item() == pytest.approx(dataset.mean.item(), abs=1e-3)
+    assert pixels.std().item() == pytest.approx(dataset.std.item(), abs=1e-3)
+
+
+def test_cifar100_in_its_official_format(tmp_path):
+    folder = write_cifar100(tmp_path)
+    dataset = load_dataset("cifar100", tmp_path)
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 10, 5)
+    raw = pickle.loads((folder / "train").read_bytes())["data"]
+    red, green, blue = raw[3][:1024], raw[3][1024:2048], raw[3][2048:]
+    pixel = dataset.train.images[3, 2, 5]  # row 2, column 5
+    assert pixel.tolist() == [red[69], green[69], blue[69]]  # 2 · 32 + 5
+    assert dataset.train.labels[:6].tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_cifar10_joins_its_five_batches(tmp_path):
+    write_cifar10(tmp_path)
+    dataset = load_dataset("cifar10", tmp_path)
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 4, 10)
+
+
+def test_fashion_mnist_in_its_official_format(tmp_path):
+    write_fashion_mnist(tmp_path)
+    dataset = load_dataset("fashion_mnist", tmp_path)
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 20, 10)
+    assert (dataset.image_size, dataset.channels) == (28, 1)
+
+
+@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+def test_the_real_fashion_mnist(tmp_path):
+    for source in DEBIAN_FASHION_MNIST.glob("*.gz"):
+        gunzip(source, tmp_path / "FashionMNIST" / "raw" / source.stem)
+    dataset = load_dataset("fashion_mnist", tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (60_000, 10_000)
+    pixels = dataset.train.images.float() / 255
+    assert pixels.mean().item() == pytest.approx(dataset.mean.item(), abs=1e-4)
+    assert pixels.std().item() == pytest.approx(dataset.std.item(), abs=1e-4)
+
+
+def test_statistics_and_augmentation_follow_the_protocol():
+    assert DATASETS["cifar100"].augmentation.crop_padding == 4
+    assert DATASETS["cifar100"].augmentation.flip
+    assert DATASETS["tiny_imagenet"].augmentation.crop_areas == (0.5, 1.0)
+    assert DATASETS["tiny_imagenet"].mean == (0.485, 0.456, 0.406)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    folder = write_cifar100(tmp_path)
+
+    class Harmful:
+        def __reduce__(self):
+            return print, ("this must never be printed",)
+
+    (folder / "train").write_bytes(pickle.dumps({"data": Harmful(), "fine_labels": []}))
+    with pytest.raises(DataError, match=r"builtins\.print, which is not data"):
+        load_dataset("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_every_protocol_are_read(tmp_path, protocol):
+    folder = write_cifar100(tmp_path)
+    for name in ("train", "test", "meta"):
+        content = pickle.loads((folder / name).read_bytes())
+        (folder / name).write_bytes(pickle.dumps(content, protocol=protocol))
+    assert len(load_dataset("cifar100", tmp_path).train) == 20
+
+
+def test_damaged_and_missing_files_are_named(tmp_path, monkeypatch):
+    folder = write_cifar100(tmp_path / "cut")
+    (folder / "test").write_bytes((folder / "test").read_bytes()[:1000])
+    with pytest.raises(DataError, match="cifar-100-python/test is damaged"):
+        load_dataset("cifar100", tmp_path / "cut")
+
+    folder = write_cifar100(tmp_path / "short")
+    content = pickle.loads((folder / "test").read_bytes())
+    (folder / "test").write_bytes(pickle.dumps(content | {"fine_labels": [0]}))
+    with pytest.raises(DataError, match="does not hold images with labels"):
+        load_dataset("cifar100", tmp_path / "short")
+
+    folder = write_fashion_mnist(tmp_path / "fashion")
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        load_dataset("fashion_mnist", tmp_path / "fashion")
+
+
+def test_a_failed_download_says_what_is_missing(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100.download", refuse)
+    (write_cifar100(tmp_path) / "meta").unlink()
+    with pytest.raises(DataError, match=r"cifar-100-python has no meta, and downloading failed \(no network\)"):
+        load_dataset("cifar100", tmp_path)
+
+
+def test_images_per_class_are_the_first_ones():
+    split = toy_dataset(count=20, classes=3).train
+    kept = keep_images_per_class(split, 2, classes=3)
+    assert kept.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert torch.equal(kept.images, split.images[:6])
+    with pytest.raises(DataError, match="class 2 has 6 training images, fewer than --train-images-per-class 7"):
+        keep_images_per_class(split, 7, classes=3)
+
+
+def test_tiny_imagenet_from_the_archive_and_from_the_folder(tmp_path):
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    write_tiny_imagenet(archive)
+    result = prepare("--data-root", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "3 classes, 12 training and 6 validation images" in result.stdout
+    dataset = load_dataset("tiny_imagenet", tmp_path)
+    assert (dataset.classes, dataset.image_size) == (3, 64)
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.train.images[9, 30, 30].tolist() == pytest.approx([80, 1, 100], abs=3)  # class 2, its second image
+    gray = dataset.train.images[0, 30, 30].tolist()
+    assert gray[0] == gray[1] == gray[2]
+
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "unpacked")
+    result = prepare("--data-root", tmp_path / "other", "--archive", tmp_path / "unpacked" / "tiny-imagenet-200")
+    assert result.returncode == 0, result.stderr
+    assert torch.equal(load_dataset("tiny_imagenet", tmp_path / "other").train.images, dataset.train.images)
+
+    again = prepare("--data-root", tmp_path)  # a finished preparation is not repeated
+    assert again.returncode == 0
+    assert "is there already (3 classes, 12 training and 6 validation images)" in again.stdout
+
+
+def test_bad_archives_leave_one_line_and_no_file(tmp_path):
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    assert_one_line_error(prepare("--data-root", tmp_path), "tiny-imagenet-200.zip", "fetch")
+
+    members = write_tiny_imagenet(archive)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    assert_one_line_error(prepare("--data-root", tmp_path), "tiny-imagenet-200.zip is not a whole zip archive")
+
+    missing = "tiny-imagenet-200/train/n00000001/images/n00000001_2.JPEG"
+    write_zip(archive, {name: content for name, content in members.items() if name != missing})
+    assert_one_line_error(prepare("--data-root", tmp_path), missing, "incomplete")
+
+    write_zip(archive, members | {missing: members[missing][:100]})
+    assert_one_line_error(prepare("--data-root", tmp_path), missing, "damaged")
+
+    write_zip(archive, members | {"tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn99999999\t0\t0\t1\t1\n"})
+    assert_one_line_error(prepare("--data-root", tmp_path), "val_annotations.txt does not fit wnids.txt")
+
+    assert not list(tmp_path.glob("tiny_imagenet*"))
+    with pytest.raises(DataError, match=r"run python data/preprocess_tiny_imagenet.py"):
+        load_dataset("tiny_imagenet", tmp_path)
+
+
+def test_a_damaged_prepared_file_is_named(tmp_path):
+    write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip")
+    assert prepare("--data-root", tmp_path).returncode == 0
+    path = tmp_path / "tiny_imagenet.npz"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1  # one bit of one pixel
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"tiny_imagenet.npz is damaged .*again"):
+        load_dataset("tiny_imagenet", tmp_path)
+    np.savez(path, wnids=np.array(["a"]))
+    with pytest.raises(DataError, match="is damaged"):
+        load_dataset("tiny_imagenet", tmp_path)

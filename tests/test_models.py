@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import ARCHITECTURES, build_network
+
+# Parameters in millions for 100 classes (protocol of the paper; ResNet-20 and -32 of He et al., VGG with one layer).
+MILLIONS = {
+    "resnet20": 0.28,
+    "resnet32": 0.47,
+    "resnet50": 23.7,
+    "mobilenetv2": 2.35,
+    "shufflenet": 1.0,
+    "efficientnet": 4.1,
+    "vgg11_bn": 9.3,
+}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_parameter_counts(arch):
+    count = sum(parameter.numel() for parameter in build_network(arch, 100).parameters())
+    assert count / 1e6 == pytest.approx(MILLIONS[arch], rel=0.02)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (64, 3)])
+def test_every_image_size_gives_class_scores(arch, size, channels):
+    network = build_network(arch, 7, channels).eval()
+    assert network(torch.zeros(2, channels, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_parameter_takes_part(arch):
+    """A weight that the forward pass never uses would keep its initial magnitude and distort a global ranking."""
+    torch.manual_seed(0)
+    network = build_network(arch, 10)
+    F.cross_entropy(network(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3])).backward()
+    unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    dead = [name for name, parameter in network.named_parameters() if not parameter.grad.any()]
+    assert unused == dead == []
+
+
+def resolutions(network: nn.Module, size: int) -> list[int]:
+    """The widths of the feature maps that the convolutions make, without repetitions."""
+    widths = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[-1]))
+    network.eval()(torch.zeros(1, 3, size, size))
+    return [width for index, width in enumerate(widths) if index == 0 or width != widths[index - 1]]
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ("resnet20", [32, 16, 8]),
+        ("resnet32", [32, 16, 8]),
+        ("mobilenetv2", [32, 16, 8, 4]),
+        ("shufflenet", [32, 16, 8, 4]),
+        ("vgg11_bn", [32, 16, 8, 4, 2]),
+    ],
+)
+def test_resolutions_of_a_32_pixel_image(arch, expected):
+    assert resolutions(build_network(arch, 10), 32) == expected
+
+
+def test_resnet50_keeps_the_resolution_in_its_stem():
+    network = build_network("resnet50", 10)
+    assert network.conv1.stride == (1, 1)
+    assert network.maxpool(network.conv1(torch.zeros(1, 3, 32, 32))).shape[-1] == 32
+
+
+def test_efficientnet_strides_and_rates():
+    network = build_network("efficientnet", 10)
+    strides = [max(m.stride[0] for m in stage.modules() if isinstance(m, nn.Conv2d)) for stage in network.features]
+    assert strides == [1, 1, 2, 2, 2, 1, 2, 1, 1]  # the stem, the seven stages, the last convolution
+    assert network.classifier[0].p == 0.2
+    assert max(module.p for module in network.modules() if hasattr(module, "mode")) == pytest.approx(0.2, abs=0.02)
+
+
+def test_depthwise_convolutions_stay_depthwise():
+    """Turned dense, MobileNetV2 would have 42.7 M weights."""
+    depthwise = [m for m in build_network("mobilenetv2", 10).modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert len(depthwise) == 17
+    assert all(module.weight.shape[1] == 1 for module in depthwise)
+
+
+def test_shuffling_interleaves_the_groups():
+    from models.shufflenet import shuffle_channels
+
+    images = torch.arange(6.0).view(1, 6, 1, 1)
+    assert shuffle_channels(images, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]

@@ -1,0 +1,35 @@
+import pytest
+import torch
+from torch import nn
+
+from utils.optimization import constant_rate, decayed_rate, sgd
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, [1]),
+        (2, [1, 0.1]),
+        (3, [1, 1, 0.1]),
+        (4, [1, 1, 0.1, 0.01]),
+        (8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_the_rate_decays_at_half_and_three_quarters(epochs, expected):
+    assert [decayed_rate(1.0, epoch, epochs) for epoch in range(epochs)] == pytest.approx(expected)
+    assert [constant_rate(1.0, epoch, epochs) for epoch in range(epochs)] == [1.0] * epochs
+
+
+def test_a_hundred_epochs_decay_at_50_and_75():
+    rates = [decayed_rate(0.1, epoch, 100) for epoch in range(100)]
+    assert rates == pytest.approx([0.1] * 50 + [0.01] * 25 + [0.001] * 25)
+
+
+def test_weight_decay_applies_to_every_parameter():
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    optimizer = sgd(network, lr=0.5, momentum=0.9, weight_decay=0.1)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.data.fill_(1.0)
+    optimizer.step()
+    assert [parameter.item() for parameter in network.parameters()] == pytest.approx([0.95] * 4)  # 1 - 0.5 · 0.1

@@ -1,0 +1,162 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import ARCHITECTURES, build_network
+from tests.toys import ToyNetwork
+from utils.pruning import (
+    PruningError,
+    amount_to_prune,
+    apply_masks,
+    planned_survivors,
+    prunable_names,
+    prune_by_magnitude,
+    remaining_ratio,
+    remaining_ratio_of_all,
+    survivors,
+)
+
+
+def all_true(weights):
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+# weights, how they are spread over two layers, prune rate, which survive
+MAGNITUDE_TABLE = [
+    ([1, 2, 3, 4, 5], [], 0.2, [0, 1, 1, 1, 1]),
+    ([-5, -4, 3, 2, 1], [], 0.4, [1, 1, 1, 0, 0]),
+    ([3, 9], [1, 2, 8], 0.4, [1, 1, 0, 0, 1]),  # ranked over all layers
+    ([2, 2, 2, 2], [2], 0.4, [0, 0, 1, 1, 1]),  # ties go by position
+    ([0, 0, 0, 1], [0], 0.6, [0, 0, 0, 1, 1]),  # a surviving weight may be exactly 0
+    ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [], 0.29, [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]),  # floor(2.9)
+]
+
+
+@pytest.mark.parametrize(("first", "second", "rate", "expected"), MAGNITUDE_TABLE)
+def test_pruning_removes_the_smallest_magnitudes(first, second, rate, expected):
+    weights = {"a": torch.tensor(first, dtype=torch.float32), "b": torch.tensor(second, dtype=torch.float32)}
+    masks = prune_by_magnitude(weights, all_true(weights), rate)
+    assert [*masks["a"].int().tolist(), *masks["b"].int().tolist()] == expected
+
+
+def test_pruned_weights_are_not_counted_again():
+    weights = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])}
+    masks = {"a": torch.tensor([False, True, True, True, True, True])}
+    assert prune_by_magnitude(weights, masks, 0.2)["a"].tolist() == [False, False, True, True, True, True]
+    assert masks["a"].tolist() == [False, True, True, True, True, True]  # the old masks are left alone
+
+
+def test_levels_remove_floor_of_a_fifth_each():
+    generator = torch.Generator().manual_seed(0)
+    weights = {"a": torch.randn(1003, generator=generator), "b": torch.randn(17, 5, generator=generator)}
+    masks, left = all_true(weights), 1003 + 85
+    for level in range(1, 16):
+        masks = prune_by_magnitude(weights, masks, 0.2)
+        left -= left // 5
+        assert survivors(masks) == left == planned_survivors(1088, 0.2, level)[-1]
+    assert remaining_ratio(masks) == left / 1088
+
+
+@pytest.mark.parametrize(("count", "rate", "amount"), [(10, 0.2, 2), (100, 0.29, 29), (10, 0.3, 3), (14, 0.2, 2)])
+def test_amounts_are_exact_in_decimals(count, rate, amount):
+    assert amount_to_prune(count, rate) == amount
+
+
+def test_levels_that_prune_nothing_are_refused():
+    with pytest.raises(PruningError, match="level 3 would prune 0 of the 4"):
+        planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
+
+
+def test_prunable_weights_are_named_explicitly():
+    network = ToyNetwork()
+    # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
+    assert prunable_names(network, "fc") == ["conv.weight", "hidden.weight"]
+    with pytest.raises(PruningError, match="no module 'head'"):
+        prunable_names(network, "head")
+
+
+def test_attention_is_pruned():
+    class Attentive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+            self.fc = nn.Linear(4, 2)
+
+    assert prunable_names(Attentive(), "fc") == ["attention.in_proj_weight", "attention.out_proj.weight"]
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(3, 4), nn.Bilinear(2, 2, 2), nn.PReLU(), nn.LSTM(2, 2)])
+def test_an_unknown_kind_of_weight_is_an_error(layer):
+    network = nn.Sequential(layer, nn.Linear(4, 2))
+    with pytest.raises(PruningError, match=type(layer).__name__):
+        prunable_names(network, "1")
+
+
+def test_a_parameter_can_be_left_dense_by_name():
+    network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    assert prunable_names(network, "2", unpruned=("0.weight",)) == ["1.weight"]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_convolution_of_every_network_is_prunable(arch):
+    network = build_network(arch, classes=10)
+    expected = [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    linear = [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    assert linear == [f"{ARCHITECTURES[arch].classifier}.weight"]
+    assert prunable_names(network, ARCHITECTURES[arch].classifier) == expected
+
+
+def test_the_ratio_of_all_counts_what_is_never_pruned():
+    network = ToyNetwork()  # conv 8 + 2, norm 2 + 2, hidden 4 + 2, fc 4 + 2: 26
+    masks = {"conv.weight": torch.zeros(2, 1, 2, 2, dtype=torch.bool), "hidden.weight": torch.ones(2, 2).bool()}
+    assert remaining_ratio(masks) == 4 / 12
+    assert remaining_ratio_of_all(network, masks) == 18 / 26
+
+
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.01),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
+    """The reference multiplies the mask into every forward pass, as existing implementations do."""
+    torch.manual_seed(0)
+    ours, reference = nn.Linear(6, 3), nn.Linear(6, 3)
+    reference.load_state_dict(ours.state_dict())
+    mask = torch.rand(3, 6) > 0.5
+    apply_masks([ours.weight], [mask])
+    step_ours, step_reference = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
+    for _ in range(20):
+        inputs, labels = torch.randn(8, 6), torch.randint(0, 3, (8,))
+        step_ours.zero_grad()
+        F.cross_entropy(ours(inputs), labels).backward()
+        step_ours.step()
+        apply_masks([ours.weight], [mask])
+        step_reference.zero_grad()
+        F.cross_entropy(F.linear(inputs, reference.weight * mask, reference.bias), labels).backward()
+        step_reference.step()
+        assert torch.equal(ours.weight[~mask], torch.zeros_like(ours.weight[~mask]))
+        assert torch.equal(ours.weight[mask], reference.weight[mask])
+        assert torch.equal(ours.bias, reference.bias)
+
+
+def test_surviving_negative_weights_move():
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 2)
+    with torch.no_grad():
+        layer.weight.copy_(-torch.ones(2, 4))
+    mask = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    apply_masks([layer.weight], [mask])
+    before = copy.deepcopy(layer.weight)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    F.cross_entropy(layer(torch.randn(8, 4)), torch.randint(0, 2, (8,))).backward()
+    optimizer.step()
+    apply_masks([layer.weight], [mask])
+    assert (layer.weight != before)[mask].all()
+    assert (layer.weight[mask] < 0).all()

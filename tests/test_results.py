@@ -1,0 +1,41 @@
+import pytest
+
+from tests.test_run_folder import finish
+from utils.results import comparable_results, markdown_table, summary_rows
+from utils.run_folder import RunFolderError, open_run_folder
+
+
+def make_run(folder, method, seed, accuracies, lr=0.1):
+    settings = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": seed, "lr": lr}
+    open_run_folder(folder, settings, {}, "")
+    for start, accuracy in accuracies.items():
+        finish(
+            folder / "final" / f"level_11_{start}_seed2",
+            **{"dataset": "digits", "arch": "resnet20", "method": method, "kind": "final", "start": start},
+            level=None if start == "dense" else 11,
+            remaining_ratio=1.0 if start == "dense" else 0.0859,
+            test_accuracy=accuracy,
+        )
+    return folder
+
+
+def test_mean_and_deviation_by_hand(tmp_path):
+    runs = [make_run(tmp_path / f"aws{seed}", "aws", seed, {"signs": 80.0 + seed}) for seed in (1, 2, 3)]
+    runs.append(make_run(tmp_path / "lrr1", "lrr", 1, {"signs": 70.0, "dense": 90.0}))
+    lines = markdown_table(summary_rows(comparable_results(runs))).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "network", "start", "level", "remaining", "test accuracy %", "n",
+    ]  # fmt: skip
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines[2:]]
+    assert cells == [
+        ["dense A(θ_init)", "-", "1.000", "90.00", "1"],
+        ["LRR signs A(abs(θ_init) ⊙ s_T)", "11", "0.086", "70.00", "1"],
+        ["AWS signs A(abs(θ_init) ⊙ s_T)", "11", "0.086", "82.00 ± 1.00", "3"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_runs_with_other_settings_are_not_averaged(tmp_path):
+    runs = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
+    with pytest.raises(RunFolderError, match=r"cannot be averaged, they differ in lr 0.1 and 0.2"):
+        comparable_results(runs)

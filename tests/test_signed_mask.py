@@ -1,0 +1,123 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.blueprint import Blueprint
+from utils.pruning import prune_by_magnitude
+from utils.signed_mask import (
+    SignedMaskError,
+    check_signed_mask,
+    count_sign_flips,
+    extract_signed_mask,
+    impose_signed_mask,
+    load_signed_mask,
+    masks_of,
+    save_signed_mask,
+)
+
+README = Path(__file__).parent.parent / "README.md"
+
+STATE = {"conv": torch.tensor([[1.0, -2.0], [-3.0, 0.0]]), "bias": torch.tensor([-0.5, 0.5]), "norm": torch.ones(2)}
+MASKS = {"conv": torch.tensor([[False, True], [True, True]])}
+SIGNED_MASK = {
+    "conv": torch.tensor([[0, -1], [-1, 1]], dtype=torch.int8),
+    "bias": torch.tensor([-1, 1], dtype=torch.int8),
+}
+
+
+def assert_same(ours, expected):
+    assert list(ours) == list(expected)
+    for name in expected:
+        assert ours[name].dtype == expected[name].dtype
+        assert torch.equal(ours[name], expected[name])
+
+
+def test_extracting_by_hand():
+    """A surviving weight of exactly 0 survives: mask and sign are separate facts."""
+    assert_same(extract_signed_mask(STATE, MASKS, ["conv", "bias"]), SIGNED_MASK)
+    assert torch.equal(masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
+
+
+def test_imposing_by_hand():
+    initial = {
+        "conv": torch.tensor([[-7.0, 8.0], [-9.0, -4.0]]),
+        "bias": torch.tensor([2.0, -3.0]),
+        "norm": torch.ones(2),
+    }
+    imposed = impose_signed_mask(initial, SIGNED_MASK)
+    assert imposed["conv"].tolist() == [[0.0, -8.0], [-9.0, 4.0]]
+    assert imposed["bias"].tolist() == [-2.0, 3.0]
+    assert imposed["norm"].tolist() == [1.0, 1.0]
+
+
+def test_counting_sign_flips():
+    reference = {"conv": torch.tensor([[-1.0, 2.0], [-3.0, 0.0]])}
+    assert count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path):
+    path = tmp_path / "signed_mask.npz"
+    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+    file = load_signed_mask(path)
+    assert_same(file.signed_mask, SIGNED_MASK)
+    assert (file.arch, file.dataset) == ("toy", "digits")
+    first = path.read_bytes()
+    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+    assert path.read_bytes() == first
+
+
+def test_the_readme_s_loader_needs_only_numpy(tmp_path):
+    path = tmp_path / "signed_mask.npz"
+    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+    code = re.search(r"```python\n(import numpy as np\n.*?)```", README.read_text(), re.DOTALL).group(1)
+    assert re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE) == ["numpy"]
+    namespace = {}
+    exec(code, namespace)
+    loaded = namespace["read_signed_mask"](path)
+    assert list(loaded) == ["conv", "bias"]
+    for name, signs in loaded.items():
+        assert signs.dtype == np.int8
+        assert np.array_equal(signs, SIGNED_MASK[name].numpy())
+
+
+def test_resnet50_at_level_9_takes_about_its_information(tmp_path):
+    """0.134 remaining: 0.57 bits for survival and 0.134 for the sign of each of 23.5 M weights are 2.06 MB."""
+    blueprint = Blueprint("resnet50", "cifar100", 100, 3)
+    state, masks = blueprint.initialize(0), blueprint.dense_masks()
+    for _ in range(9):
+        masks = prune_by_magnitude(state, masks, 0.2)
+    signed_mask = extract_signed_mask(state, masks, blueprint.signed)
+    path = tmp_path / "signed_mask.npz"
+    save_signed_mask(path, signed_mask, "resnet50", "cifar100")
+    assert path.stat().st_size < 2.6e6
+    assert_same(load_signed_mask(path).signed_mask, signed_mask)
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "signed_mask.npz"
+    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+    whole = path.read_bytes()
+    for damaged in (b"", b"nonsense", whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:]):
+        path.write_bytes(damaged)
+        with pytest.raises(SignedMaskError, match=r"signed_mask\.npz is damaged or no signed-mask file"):
+            load_signed_mask(path)
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path):
+    path = tmp_path / "signed_mask.npz"
+    np.savez(path, format=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(SignedMaskError):
+        load_signed_mask(path)
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(SignedMaskError):
+        load_signed_mask(tmp_path / "single.npy")
+
+
+def test_another_network_s_mask_is_told_by_its_tensors():
+    shapes = {"conv": (2, 2), "bias": (3,), "fc": (4, 2)}
+    with pytest.raises(SignedMaskError, match=r"bias is \(2,\) in the file and \(3,\) in the network; fc is absent"):
+        check_signed_mask(SIGNED_MASK, shapes, "some file")
+    check_signed_mask(SIGNED_MASK, {"conv": (2, 2), "bias": (2,)}, "some file")

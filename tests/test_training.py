@@ -1,0 +1,117 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data.batches import evaluation_batches, training_batches
+from tests.toys import ToyNetwork, toy_dataset
+from utils.norm_interpolation import initial_normalization
+from utils.optimization import sgd
+from utils.pruning import apply_masks
+from utils.training import TrainingError, check_batch, evaluate, make_train_step, train_one_epoch
+
+MASKS = {"conv.weight": torch.tensor([1, 0, 1, 1, 0, 1, 1, 1]).bool().view(2, 1, 2, 2)}
+
+
+def toy_step(network, initial_norms, masks=MASKS, lr=0.01):
+    apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
+    optimizer = sgd(network, lr=lr, momentum=0.9, weight_decay=0.01)
+    return make_train_step(network, optimizer, masks, initial_norms)
+
+
+def toy_batches(epochs=1):
+    for epoch in range(epochs):
+        yield from training_batches(toy_dataset(), batch_size=8, seed=epoch)
+
+
+def test_without_interpolation_it_is_plain_training_with_a_masked_forward():
+    """The reference trains as existing implementations do, with the mask in every forward pass."""
+    torch.manual_seed(0)
+    ours = ToyNetwork()
+    reference = copy.deepcopy(ours)
+    step = toy_step(ours, {})
+    optimizer = sgd(reference, lr=0.01, momentum=0.9, weight_decay=0.01)
+    for images, labels in toy_batches(epochs=5):
+        loss, correct = step(images, labels, torch.tensor(0.5))
+        masked = {"conv.weight": reference.conv.weight * MASKS["conv.weight"]}
+        outputs = torch.func.functional_call(reference, masked, (images,))
+        optimizer.zero_grad()
+        expected = F.cross_entropy(outputs, labels)
+        expected.backward()
+        optimizer.step()
+        assert loss == expected
+        assert correct == (outputs.argmax(1) == labels).sum()
+        assert not ours.conv.weight[~MASKS["conv.weight"]].any()
+    for name, parameter in reference.named_parameters():
+        expected = parameter * MASKS[name] if name in MASKS else parameter
+        assert torch.equal(ours.get_parameter(name), expected)
+
+
+def test_alpha_scales_what_the_normalization_learns():
+    """At α = 0 the forward pass sees ψ_init alone: ψ gets no gradient, only weight decay."""
+    network = ToyNetwork()
+    nn.init.constant_(network.norm.bias, 2.0)
+    step = toy_step(network, initial_normalization(ToyNetwork()))
+    (images, labels), *_ = toy_batches()
+    step(images, labels, torch.tensor(0.0))
+    assert not network.norm.weight.grad.any()
+    assert network.norm.bias.tolist() == pytest.approx([2.0 - 0.01 * 0.01 * 2.0] * 2)
+    gradients = []
+    for alpha in (1.0, 0.5):
+        torch.manual_seed(0)
+        network = ToyNetwork()  # ψ is ψ_init still, so that the loss is the same for every α
+        toy_step(network, initial_normalization(network))(images, labels, torch.tensor(alpha))
+        gradients.append(network.norm.bias.grad)
+    torch.testing.assert_close(gradients[1], 0.5 * gradients[0])
+
+
+def test_alpha_leaves_nothing_behind():
+    """After AWS steps the network evaluates as any network with its state dict does."""
+    torch.manual_seed(0)
+    network, dataset = ToyNetwork(), toy_dataset()
+    step = toy_step(network, initial_normalization(network))
+    for images, labels in toy_batches(epochs=3):
+        step(images, labels, torch.tensor(0.1))
+    fresh = ToyNetwork()
+    fresh.load_state_dict(network.state_dict())
+    batches = list(evaluation_batches(dataset, dataset.test))
+    assert evaluate(network, batches) == evaluate(fresh, batches)
+    assert network.state_dict().keys() == ToyNetwork().state_dict().keys()
+    assert not [name for name in vars(network.norm) if "alpha" in name]
+
+
+def test_training_learns_and_averages_over_images():
+    torch.manual_seed(0)
+    network, dataset, seen = ToyNetwork(), toy_dataset(count=21), []
+    step = toy_step(network, {}, lr=0.02)
+    for epoch in range(30):
+        result = train_one_epoch(network, step, training_batches(dataset, 8, epoch), torch.ones(3), seen.append)
+    assert seen[:3] == [8, 8, 5]
+    assert result.accuracy > 90
+    evaluation = evaluate(network, evaluation_batches(dataset, dataset.test))
+    network.eval()
+    images, labels = next(iter(evaluation_batches(dataset, dataset.test)))
+    outputs = network(images)
+    assert evaluation.loss == pytest.approx(F.cross_entropy(outputs, labels).item(), rel=1e-5)
+    assert evaluation.accuracy == pytest.approx(100 * (outputs.argmax(1) == labels).float().mean().item(), rel=1e-5)
+    assert evaluation.error == 100 - evaluation.accuracy
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_training():
+    network = ToyNetwork()
+    nn.init.constant_(network.fc.weight, float("nan"))
+    with pytest.raises(TrainingError, match="training loss is no longer finite"):
+        train_one_epoch(network, toy_step(network, {}), toy_batches(), torch.ones(3), lambda images: None)
+    dataset = toy_dataset()
+    with pytest.raises(TrainingError, match="test loss is no longer finite"):
+        evaluate(network, evaluation_batches(dataset, dataset.test))
+
+
+def test_one_value_for_a_batch_norm_is_refused_in_time():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    check_batch(network, torch.zeros(2, 1, 2, 2))
+    with pytest.raises(TrainingError, match="the last batch of an epoch has 1 image"):
+        check_batch(network, torch.zeros(1, 1, 2, 2))
+    check_batch(ToyNetwork(), torch.zeros(1, 1, 4, 4))  # a batch norm over pixels has values enough

@@ -1,0 +1,45 @@
+"""Small networks and data sets for the tests."""
+
+import torch
+from torch import Tensor, nn
+
+from data.augmentation import Augmentation
+from data.dataset import Dataset, LabelledImages
+
+
+class ToyNetwork(nn.Module):
+    """One convolution of 8 weights, batch norm, a hidden layer as wide as the classes, and the classifier.
+
+    Weights count up: 1, 2, .. with alternating signs, so that a test's numbers can be worked out in the head.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 2, bias=True)
+        self.norm = nn.BatchNorm2d(2)
+        self.hidden = nn.Linear(2, 2)
+        self.fc = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.conv.weight.copy_(counting(8).view(2, 1, 2, 2))
+            self.hidden.weight.copy_(10 + counting(4).abs().view(2, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.norm(self.conv(images)).relu().mean(dim=(2, 3))
+        return self.fc(self.hidden(out).relu())
+
+
+def counting(count: int) -> Tensor:
+    """1, −2, 3, −4 .. ``count``"""
+    numbers = torch.arange(1.0, count + 1)
+    return numbers * torch.where(numbers % 2 == 0, -1.0, 1.0)
+
+
+def toy_dataset(count: int = 20, size: int = 4, channels: int = 1, classes: int = 2) -> Dataset:
+    """Random images; the label is told by the brightness, so there is something to learn."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % classes
+    noise = torch.randint(0, 60, (count, size, size, channels), generator=generator)
+    images = (noise + 150 * labels[:, None, None, None] // max(classes - 1, 1)).to(torch.uint8)
+    split = LabelledImages(images, labels)
+    half = torch.full((channels,), 0.5)
+    return Dataset("toy", split, split, classes, half, half, Augmentation(crop_padding=1))
