@@ -236,6 +236,7 @@ class Job:
 
     args: argparse.Namespace
     run: Path
+    settings: dict
     blueprint: Blueprint
     dataset: Dataset
     recipe: Recipe
@@ -276,7 +277,9 @@ def keep_initialization(job: Job, folder: Path) -> None:
     """θ_init: it holds ψ_init for AWS, and later signs are compared with it."""
     initial = job.blueprint.initialize(job.args.seed)
     masks = job.blueprint.dense_masks()
-    job.blueprint.save_network(folder / NETWORK_FILE, initial, masks, job.norms_of(initial), result=None)
+    job.blueprint.save_network(
+        folder / NETWORK_FILE, initial, masks, job.norms_of(initial), settings=job.settings, result=None
+    )
 
 
 def warm_up(job: Job, folder: Path) -> None:
@@ -330,7 +333,7 @@ def train_level(job: Job, stage: Stage, level: int, previous: State, masks: Mask
         scalars.add_level(result)
     signed_mask = extract_signed_mask(trained, masks, blueprint.signed)
     save_signed_mask(stage.folder / SIGNED_MASK_FILE, signed_mask, args.arch, args.dataset)
-    finish_stage(stage.folder, blueprint, trained, masks, job.norms_of(initial), result)
+    finish_stage(stage.folder, blueprint, trained, masks, job.norms_of(initial), job.settings, result)
     job.progress.note(
         f"{stage.title}: {result['remaining_ratio']:.4f} of the prunable weights remain, "
         f"test accuracy {result['test_accuracy']:.2f} %, "
@@ -357,7 +360,7 @@ def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
         **measure(network, origin.masks, job.dataset, rows),
     }
     initial_norms = job.norms_of(origin.initial)
-    finish_stage(folder, job.blueprint, plain_state(network), origin.masks, initial_norms, result)
+    finish_stage(folder, job.blueprint, plain_state(network), origin.masks, initial_norms, job.settings, result)
     job.progress.note(f"{stage.title}: test accuracy {result['test_accuracy']:.2f} %")
 
 
@@ -401,7 +404,8 @@ def prepare(args: argparse.Namespace) -> Job:
         read_signed_mask(blueprint, args.signed_mask, note=lambda text: None)
     check_last_batch(blueprint, dataset, args.batch_size)
     run, finals = args.runs_dir / args.name, planned_finals(args)
-    open_run_folder(run, run_settings(args), about(args), shlex.join(["python", *sys.argv]))
+    settings = run_settings(args)
+    open_run_folder(run, settings, about(args), shlex.join(["python", *sys.argv]))
     recipe = Recipe(
         lr=args.lr,
         momentum=args.momentum,
@@ -411,7 +415,8 @@ def prepare(args: argparse.Namespace) -> Job:
         checkpoint_seconds=args.checkpoint_seconds,
     )
     epochs = announce(args, run, finals, len(dataset.train))
-    return Job(args, run, blueprint, dataset.to(args.device), recipe, JobProgress(epochs * len(dataset.train)))
+    progress = JobProgress(epochs * len(dataset.train))
+    return Job(args, run, settings, blueprint, dataset.to(args.device), recipe, progress)
 
 
 def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,9 @@ def describe(prepared: Path) -> str:
     try:
         with np.load(prepared, allow_pickle=False) as file:
             counts = len(file["wnids"]), len(file["train_labels"]), len(file["test_labels"])
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything
         raise DataError(f"{prepared} is damaged ({error}): delete it and run this again") from error
     return "{:,} classes, {:,} training and {:,} validation images".format(*counts)
 
@@ -125,7 +128,7 @@ def read_bytes(path: Folder) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, KeyError) as error:
         raise DataError(f"{path} is missing: the archive is incomplete, fetch it again") from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}): fetch the archive again") from error
 
 

@@ -78,16 +78,15 @@ class Blueprint:
         apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
         return network.to(device, memory_format=torch.channels_last)
 
-    def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, result: dict | None) -> None:
-        """Write a ``network.pt``: ``model`` loads strictly into the bare network; README.md tells the rest."""
-        save(
-            path,
-            {"model": state, "masks": masks, "initial_norms": initial_norms, "result": result} | asdict(self),
-        )
+    def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, **about: dict) -> None:
+        """Write a ``network.pt``: ``model`` loads strictly into the bare network; ``about`` are the run's ``settings``
+        and the network's ``result``. README.md tells the rest."""
+        save(path, {"model": state, "masks": masks, "initial_norms": initial_norms, **about, **asdict(self)})
 
 
 def load_network(path: Path) -> tuple[Blueprint, dict]:
-    """What a ``network.pt`` is, and its content: ``model``, ``masks``, ``initial_norms``, ``result``; on the CPU.
+    """What a ``network.pt`` is, and its content: ``model``, ``masks``, ``initial_norms``, ``settings``, ``result``; on
+    the CPU.
 
     Raises CheckpointError, with the remedy, where the file is damaged or holds no network.
     """
@@ -96,7 +95,7 @@ def load_network(path: Path) -> tuple[Blueprint, dict]:
     except CheckpointError as error:
         raise CheckpointError(f"{error}: delete the folder {path.parent} and run the same command again") from error
     fields = Blueprint.__dataclass_fields__
-    missing = {"model", "masks", "initial_norms", "result", *fields} - content.keys()
+    missing = {"model", "masks", "initial_norms", "settings", "result", *fields} - content.keys()
     if missing:
         raise CheckpointError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
     return Blueprint(**{name: content[name] for name in fields}), content

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -53,7 +52,9 @@ def load(path: Path) -> dict:
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged (wrong checksum of {damaged})")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (OSError, CheckpointError):
+        raise
+    except Exception as error:  # a damaged archive or pickle can raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or no file of this program ({reason})") from error
     if not isinstance(content, dict):

@@ -6,7 +6,6 @@ weight that is exactly 0 has the sign +1, so that survival and sign stay two fac
 """
 
 import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +88,9 @@ def load_signed_mask(path: Path) -> SignedMaskFile:
             names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
             signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
             return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
-    # AttributeError: numpy reads a single array where it is not an archive.
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, IndexError, AttributeError, TypeError) as error:
+    except (OSError, SignedMaskError):
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything
         raise SignedMaskError(f"{path} is damaged or no signed-mask file ({error}): copy or make it again") from error
 
 

@@ -146,8 +146,10 @@ def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage, 
     return rows
 
 
-def finish_stage(folder: Path, blueprint: Blueprint, state: State, masks: Masks, initial_norms: State, result: dict):
+def finish_stage(
+    folder: Path, blueprint: Blueprint, state: State, masks: Masks, initial_norms: State, settings: dict, result: dict
+) -> None:
     """Keep what the stage is for. The network is written last: where it is, the stage is finished."""
     write_json(folder / RESULT_FILE, result)
-    blueprint.save_network(folder / NETWORK_FILE, state, masks, initial_norms, result)
+    blueprint.save_network(folder / NETWORK_FILE, state, masks, initial_norms, settings=settings, result=result)
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
