@@ -9,6 +9,7 @@ utils/training.py.
 
 import argparse
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -102,7 +103,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="where they begin; nothing after the flag: none (default: dense for --method dense, signs mask with "
         "--signed-mask, else subnetwork signs mask)",
     )
-    final.add_argument("--final-levels", type=count, nargs="+", help="levels to start from (default: the last)")
+    final.add_argument(
+        "--final-levels",
+        type=count,
+        nargs="+",
+        help="levels to start from (default: the last; a dense network has none)",
+    )
     final.add_argument("--final-epochs", type=positive_int, default=100, help="epochs of a final training")
     final.add_argument(
         "--final-seeds",
@@ -143,9 +149,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Fill the defaults that depend on other flags, and refuse what does not go together."""
     if args.signed_mask:
-        args.method, args.levels = "signed_mask", 0
-    if args.method == "dense":
-        args.levels = 0
+        args.method = "signed_mask"
+    if not prunes(args):
+        args.levels, args.final_levels = 0, None
     if args.start is None:
         args.start = {"dense": ["dense"], "signed_mask": ["signs", "mask"]}.get(
             args.method, ["subnetwork", "signs", "mask"]
@@ -164,8 +170,8 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
     if args.alpha_range[0] > args.alpha_range[1]:
         parser.error("--alpha-range wants the low end first")
-    if args.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no CUDA device here; use --device cpu, or install a driver")
+    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
+        parser.error(f"--device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     if args.name is None:
         args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
 
@@ -203,10 +209,9 @@ def checked(value, is_good, wanted: str):
 def device(text: str) -> torch.device:
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(text)
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text} should be auto, cpu, cuda or cuda:1") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text} should be auto, cpu, cuda or cuda:1")
+    return torch.device(text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

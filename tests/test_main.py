@@ -306,7 +306,9 @@ def test_bad_input_is_one_line(flags, expected, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_where_there_is_none(tmp_path):
-    assert_one_line_error(main_program(*TINY_JOB, "--device", "cuda", "--runs-dir", tmp_path), "no CUDA device")
+    assert_one_line_error(
+        main_program(*TINY_JOB, "--device", "cuda", "--runs-dir", tmp_path), "sees 0 CUDA devices; use --device cpu"
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -86,8 +86,6 @@ def test_every_command_of_the_readme(project, tmp_path):
         if line.startswith("wget") or line == "bash script/test.sh":
             continue  # needs the network; runs this test
         small = [] if "report.py" in line or "preprocess" in line else SMALL
-        if "--signed-mask" in line or "--method dense" in line or "quickstart" in line:
-            small = " ".join(small).replace("--final-levels 1 ", "").split()
         result = command("bash", "-c", f"{line} {' '.join(small)}", cwd=project)
         assert result.returncode == 0, f"{line}: {result.stderr}"
         if "report.py" in line:
