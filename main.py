@@ -9,7 +9,6 @@ utils/training.py.
 
 import argparse
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -27,7 +26,8 @@ from data.batches import training_batches
 from models import ARCHITECTURES
 from utils.batch_statistics import reestimate_batch_statistics
 from utils.blueprint import Blueprint, State, load_network
-from utils.checkpoint import plain_state
+from utils.checkpoint import CheckpointError, plain_state
+from utils.devices import choose_device
 from utils.errors import exit_status, refuse
 from utils.optimization import constant_rate, decayed_rate
 from utils.progress import JobProgress
@@ -53,7 +53,7 @@ from utils.signed_mask import (
     save_signed_mask,
 )
 from utils.stage import Recipe, Stage, finish_stage, train_stage
-from utils.starts import STARTS, Origin
+from utils.starts import STARTS, Origin, final_name
 from utils.tensorboard import LevelScalars
 from utils.training import check_batch
 
@@ -132,9 +132,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     optimization.add_argument("--batch-size", type=positive_int, default=128, help="images a step")
 
     machine = parser.add_argument_group("machine and folders")
-    machine.add_argument(
-        "--device", type=device, default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1"
-    )
+    machine.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1")
     machine.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     machine.add_argument("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
@@ -170,8 +168,10 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
     if args.alpha_range[0] > args.alpha_range[1]:
         parser.error("--alpha-range wants the low end first")
-    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
-        parser.error(f"--device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    try:
+        args.device = choose_device(args.device)
+    except ValueError as error:
+        parser.error(f"--device {error}")
     if args.name is None:
         args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
 
@@ -206,14 +206,6 @@ def checked(value, is_good, wanted: str):
     return value
 
 
-def device(text: str) -> torch.device:
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} should be auto, cpu, cuda or cuda:1")
-    return torch.device(text)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The job, told in order
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,9 +222,7 @@ class FinalTraining:
 
     @property
     def name(self) -> str:
-        level = "" if self.level is None else f"{level_name(self.level)}_"
-        usual = self.init_seed == self.order_seed or not STARTS[self.start].new_initialization
-        return f"{level}{self.start}_seed{self.order_seed}" + ("" if usual else f"_init{self.init_seed}")
+        return final_name(self.start, self.level, self.init_seed, self.order_seed)
 
 
 @dataclass(frozen=True)
@@ -248,7 +238,12 @@ class Job:
     progress: JobProgress
 
     def read(self, stage: str) -> tuple[State, Masks]:
-        _, content = load_network(self.run / stage / NETWORK_FILE)
+        """A finished stage's network. Raises CheckpointError with the remedy where it is damaged."""
+        try:
+            _, content = load_network(self.run / stage / NETWORK_FILE)
+        except CheckpointError as error:
+            remedy = f"delete the folder {self.run / stage} and run the same command again"
+            raise CheckpointError(f"{error}: {remedy}") from error
         return content["model"], content["masks"]
 
     def norms_of(self, state: State) -> State:

@@ -15,5 +15,10 @@ for seed in 1 2 3; do
 done
 
 echo
-echo "test accuracy on the digits, mean ± standard deviation of three trials:"
+echo "error barriers between the sign transfer and the solution of the same level:"
+"$PYTHON" calculate_error_barrier.py --runs "$RUNS"/digits_resnet20_{lrr,aws}_seed* --level 15 \
+    --comparisons lmc-signs --device cpu
+
+echo
+echo "test accuracy on the digits and error barrier to the solution, mean ± standard deviation of three trials:"
 "$PYTHON" report.py --runs-dir "$RUNS"

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
-    echo "setup.sh: error: $1" >&2
+    echo "$(basename "$0"): error: $1" >&2
     exit 2
 }
 

@@ -39,7 +39,7 @@ def test_a_network_file_says_what_it_is(network_file):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit", "text", "list"])
-def test_damage_is_named_with_its_remedy(network_file, damage):
+def test_damage_is_named(network_file, damage):
     whole = network_file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4  # a weight: torch alone would load it
@@ -50,7 +50,7 @@ def test_damage_is_named_with_its_remedy(network_file, damage):
         "text": lambda: network_file.write_text("hello"),
         "list": lambda: torch.save([1, 2], network_file),
     }[damage]()
-    with pytest.raises(CheckpointError, match=r"level_01/network\.pt is .*delete the folder .*level_01 and run"):
+    with pytest.raises(CheckpointError, match=r"level_01/network\.pt is "):
         load_network(network_file)
 
 

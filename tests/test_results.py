@@ -1,20 +1,24 @@
 import pytest
 
 from tests.test_run_folder import finish
-from utils.results import comparable_results, markdown_table, summary_rows
-from utils.run_folder import RunFolderError, open_run_folder
+from utils.results import comparable_results, dense_deviation, markdown_table, summary_rows
+from utils.run_folder import RunFolderError, open_run_folder, read_json, write_json
 
 
-def make_run(folder, method, seed, accuracies, lr=0.1):
+def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2):
     settings = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": seed, "lr": lr}
+    settings |= dict.fromkeys(("train_images_per_class", "final_epochs", "momentum", "weight_decay", "batch_size"))
     open_run_folder(folder, settings, {}, "")
     for start, accuracy in accuracies.items():
         finish(
             folder / "final" / f"level_11_{start}_seed2",
             **{"dataset": "digits", "arch": "resnet20", "method": method, "kind": "final", "start": start},
             level=None if start == "dense" else 11,
+            init_seed=init_seed,
+            order_seed=init_seed,
             remaining_ratio=1.0 if start == "dense" else 0.0859,
             test_accuracy=accuracy,
+            test_error=100 - accuracy,
         )
     return folder
 
@@ -33,6 +37,29 @@ def test_mean_and_deviation_by_hand(tmp_path):
         ["AWS signs A(abs(θ_init) ⊙ s_T)", "11", "0.086", "82.00 ± 1.00", "3"],
     ]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_barriers_stand_beside_the_network_that_they_belong_to(tmp_path):
+    runs = [make_run(tmp_path / f"aws{seed}", "aws", seed, {"signs": 80.0, "subnetwork": 81.0}) for seed in (1, 2)]
+    for run, barrier in zip(runs, (1.0, 2.0), strict=True):
+        ends = f"{run.name}-level_11_signs_seed2", f"{run.name}-level_11_subnetwork_seed2"
+        folder = tmp_path / "barriers" / "--".join(ends)
+        folder.mkdir(parents=True)
+        write_json(
+            folder / "barrier.json", {"first": ends[0], "second": ends[1], "barrier": barrier, "augmented": True}
+        )
+    subnetwork, signs = summary_rows(comparable_results(runs))
+    assert signs["barrier to solution"] == "1.50 ± 0.71"
+    assert subnetwork["barrier to solution"] == ""
+
+
+def test_epsilon_is_the_deviation_of_dense_networks_trained_alike(tmp_path):
+    for seed, accuracy in ((1, 90.0), (2, 92.0), (3, 94.0)):
+        make_run(tmp_path / f"dense{seed}", "dense", seed, {"dense": accuracy}, init_seed=seed)
+    make_run(tmp_path / "other", "dense", 4, {"dense": 10.0}, lr=0.2)
+    settings = read_json(tmp_path / "dense1" / "config.json")["settings"]
+    assert dense_deviation(tmp_path, settings) == (2.0, "deviation of 3 dense networks")
+    assert dense_deviation(tmp_path, settings | {"lr": 0.2}) == (None, "no dense networks")
 
 
 def test_runs_with_other_settings_are_not_averaged(tmp_path):

@@ -44,15 +44,20 @@ class Blueprint:
         return tuple(normalization_names(self._outline))
 
     @cached_property
+    def learnable(self) -> tuple[str, ...]:
+        """θ: every parameter."""
+        return tuple(name for name, _ in self._outline.named_parameters())
+
+    @cached_property
     def signed(self) -> tuple[str, ...]:
         """φ: the parameters that a signed mask covers, all but ψ."""
-        return tuple(name for name, _ in self._outline.named_parameters() if name not in self.norms)
+        return tuple(name for name in self.learnable if name not in self.norms)
 
     @cached_property
     def classifier(self) -> tuple[str, ...]:
         """The parameters of the layer that makes the class scores."""
         prefix = ARCHITECTURES[self.arch].classifier
-        return tuple(name for name, _ in self._outline.named_parameters() if name.startswith(f"{prefix}."))
+        return tuple(name for name in self.learnable if name.startswith(f"{prefix}."))
 
     @property
     def prunable_count(self) -> int:
@@ -86,14 +91,9 @@ class Blueprint:
 
 def load_network(path: Path) -> tuple[Blueprint, dict]:
     """What a ``network.pt`` is, and its content: ``model``, ``masks``, ``initial_norms``, ``settings``, ``result``; on
-    the CPU.
-
-    Raises CheckpointError, with the remedy, where the file is damaged or holds no network.
+    the CPU. Raises CheckpointError where the file is damaged or holds no network.
     """
-    try:
-        content = load(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}: delete the folder {path.parent} and run the same command again") from error
+    content = load(path)
     fields = Blueprint.__dataclass_fields__
     missing = {"model", "masks", "initial_norms", "settings", "result", *fields} - content.keys()
     if missing:

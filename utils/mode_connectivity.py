@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.batch_statistics import reestimate_batch_statistics
-from utils.training import Batches, Evaluation, Tally, classify, evaluate
+from utils.training import Batches, Evaluation, Tally, evaluate
 
 State = Mapping[str, Tensor]
 
@@ -69,8 +69,7 @@ def measure_with_own_statistics(network: nn.Module, train: Batches, test: Batche
             yield images
 
     def count_outputs(module: nn.Module, inputs: tuple, outputs: Tensor) -> None:
-        labels = labels_of_pass.pop()
-        tally.add(*classify(outputs, labels), len(labels))
+        tally.add_outputs(outputs, labels_of_pass.pop())
 
     hook = network.register_forward_hook(count_outputs)
     try:

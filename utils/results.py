@@ -11,15 +11,16 @@ from data.batches import evaluation_batches
 from data.dataset import Dataset
 from utils.blueprint import State
 from utils.pruning import Masks, remaining_ratio, remaining_ratio_of_all
-from utils.run_folder import CONFIG_FILE, RunFolderError, read_json, read_results
+from utils.run_folder import BARRIERS_FOLDER, CONFIG_FILE, SUMMARY_FILE, RunFolderError, read_json, read_results
 from utils.signed_mask import count_sign_flips
-from utils.starts import STARTS
+from utils.starts import STARTS, final_name
 from utils.training import evaluate
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
 TRIAL_SETTINGS = {"seed"}
 METHOD_NAMES = {"dense": "dense", "lrr": "LRR", "aws": "AWS", "signed_mask": "signed mask"}  # in a table's order
 COLUMNS = ("network", "start", "level", "remaining", "test accuracy %", "n")
+BARRIER_COLUMN = "barrier to solution"
 
 
 def measure(network: nn.Module, masks: Masks, dataset: Dataset, rows: Sequence[dict]) -> dict:
@@ -49,18 +50,16 @@ def sign_statistics(trained: State, previous: State, initial: State, masks: Mask
     }
 
 
-def comparable_results(runs: Sequence[Path]) -> list[dict]:
-    """The final trainings' results of all runs.
-
-    Raises RunFolderError where two runs of one data set, architecture and method differ in a setting: their mean would
-    mean nothing.
-    """
-    settings_of: dict[tuple, tuple[Path, dict]] = {}
-    results = []
+def check_same_experiments(runs: Sequence[Path]) -> None:
+    """Raises RunFolderError where two runs of one data set, architecture and method differ in a setting, since their
+    mean would mean nothing, and where a folder is no run."""
+    first_of: dict[tuple, tuple[Path, dict]] = {}
     for run in runs:
+        if not (run / CONFIG_FILE).exists():
+            raise RunFolderError(f"{run} is no run folder, it has no {CONFIG_FILE}: name one that main.py made")
         settings = read_json(run / CONFIG_FILE)["settings"]
         experiment = (settings["dataset"], settings["arch"], settings["method"])
-        first, expected = settings_of.setdefault(experiment, (run, settings))
+        first, expected = first_of.setdefault(experiment, (run, settings))
         differing = [
             key
             for key in dict.fromkeys([*expected, *settings])
@@ -69,8 +68,64 @@ def comparable_results(runs: Sequence[Path]) -> list[dict]:
         if differing:
             listed = ", ".join(f"{key} {expected.get(key)} and {settings.get(key)}" for key in differing)
             raise RunFolderError(f"{first} and {run} cannot be averaged, they differ in {listed}: name the runs to use")
-        results += [result for result in read_results(run) if result["kind"] == "final"]
+
+
+def comparable_results(runs: Sequence[Path]) -> list[dict]:
+    """The final trainings' results of all runs, with their error barriers to the solution where they were measured.
+
+    Raises RunFolderError as ``check_same_experiments`` does.
+    """
+    check_same_experiments(runs)
+    results = []
+    for run in runs:
+        barriers = read_barriers(run)
+        for result in read_results(run):
+            if result["kind"] == "final":
+                # Two solutions have a barrier between them too: that is SGD noise.
+                barrier = (
+                    None if result["start"] == "subnetwork" else barriers.get(label_of(run, result, result["start"]))
+                )
+                results.append(result | {"barrier_to_solution": barrier})
     return results
+
+
+def read_barriers(run: Path) -> dict[str, float]:
+    """Label of a final training -> its error barrier to the solution of the same level, where it was measured."""
+    solutions = {label_of(run, result, "subnetwork") for result in read_results(run) if result["kind"] == "final"}
+    measured = [
+        read_json(file) for file in sorted(run.parent.glob(f"{BARRIERS_FOLDER}/{run.name}-*--*/{SUMMARY_FILE}"))
+    ]
+    return {path["first"]: path["barrier"] for path in measured if path["second"] in solutions and path["augmented"]}
+
+
+def label_of(run: Path, result: dict, start: str) -> str:
+    """How paths name the final training of ``start`` beside a result of the same run, level and seeds."""
+    return f"{run.name}-{final_name(start, result['level'], result['init_seed'], result['order_seed'])}"
+
+
+def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
+    """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
+    percentage points, and what it was taken from. None where there are fewer than two."""
+    alike = (
+        "dataset",
+        "arch",
+        "train_images_per_class",
+        "final_epochs",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "batch_size",
+    )
+    errors = {}
+    for config in sorted(runs.glob(f"*/{CONFIG_FILE}")):
+        theirs = read_json(config)["settings"]
+        if all(theirs[name] == settings[name] for name in alike):
+            for result in read_results(config.parent):
+                if result["start"] == "dense":
+                    errors[result["init_seed"], result["order_seed"]] = result["test_error"]
+    if len(errors) < 2:
+        return None, "no dense networks"
+    return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks"
 
 
 def summary_rows(results: Sequence[dict]) -> list[dict]:
@@ -88,8 +143,8 @@ def _summary_row(results: list[dict]) -> dict:
     first, accuracies = results[0], [result["test_accuracy"] for result in results]
     method = METHOD_NAMES[first["method"]]
     dense = first["start"] == "dense"
-    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     remaining = statistics.mean(result["remaining_ratio"] for result in results)
+    barriers = [result["barrier_to_solution"] for result in results if result.get("barrier_to_solution") is not None]
     return {
         "network": f"{first['dataset']} {first['arch']}",
         "start": f"dense {STARTS['dense'].formula}"
@@ -97,15 +152,22 @@ def _summary_row(results: list[dict]) -> dict:
         else f"{method} {first['start']} {STARTS[first['start']].formula}",
         "level": "-" if first["level"] is None else first["level"],
         "remaining": f"{remaining:.3f}",
-        "test accuracy %": f"{statistics.mean(accuracies):.2f}{spread}",
+        "test accuracy %": mean_and_deviation(accuracies),
         "n": len(accuracies),
+        BARRIER_COLUMN: mean_and_deviation(barriers) if barriers else "",
     }
 
 
+def mean_and_deviation(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
 def markdown_table(rows: Sequence[dict]) -> str:
-    """The rows as a Markdown table with aligned columns."""
-    cells = [list(COLUMNS), *[[str(row[column]) for column in COLUMNS] for row in rows]]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS))]
+    """The rows as a Markdown table with aligned columns; barriers are a column where any was measured."""
+    columns = [*COLUMNS, BARRIER_COLUMN] if any(row[BARRIER_COLUMN] for row in rows) else COLUMNS
+    cells = [list(columns), *[[str(row[column]) for column in columns] for row in rows]]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells]
     lines = [f"| {' | '.join(line)} |" for line in padded]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -16,6 +16,8 @@ METRICS_FILE = "metrics.csv"
 RESULT_FILE = "result.json"
 RESULTS_FILE = "results.csv"
 CONFIG_FILE = "config.json"
+BARRIERS_FOLDER = "barriers"  # beside the runs
+SUMMARY_FILE = "barrier.json"
 COMMAND_FILE = "command.txt"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from utils.blueprint import State
 from utils.pruning import Masks
+from utils.run_folder import level_name
 from utils.signed_mask import SignedMask, impose_signed_mask
 
 SHIFTED_SCALE = 1.0  # ψ*_init of appendix A
@@ -89,3 +90,10 @@ STARTS = {
     "signs-keep-norms": Start("A(abs([φ_init, ψ_T]) ⊙ s_T)", True, True, True, signs_keep_norms),
     "signs-shifted-norms": Start("A(abs([φ_init, ψ*_init]) ⊙ s_T)", True, True, True, signs_shifted_norms),
 }
+
+
+def final_name(start: str, level: int | None, init_seed: int, order_seed: int) -> str:
+    """The folder of a final training; the initialization is named where its seed is not the order's."""
+    prefix = "" if level is None else f"{level_name(level)}_"
+    usual = init_seed == order_seed or not STARTS[start].new_initialization
+    return f"{prefix}{start}_seed{order_seed}" + ("" if usual else f"_init{init_seed}")

@@ -82,7 +82,7 @@ def count_correct(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs.detach().argmax(dim=1) == labels).sum()
 
 
-class _Tally:
+class Tally:
     """Loss and hits of many batches, summed on the device and read once at the end."""
 
     def __init__(self, device: torch.device):
@@ -94,6 +94,9 @@ class _Tally:
         self.loss += loss * images
         self.correct += correct
         self.images += images
+
+    def add_outputs(self, outputs: Tensor, labels: Tensor) -> None:
+        self.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
 
     def evaluation(self) -> Evaluation:
         return Evaluation(self.loss.item() / self.images, 100 * self.correct.item() / self.images)
@@ -107,7 +110,7 @@ def train_one_epoch(
     Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
     """
     network.train()
-    tally = _Tally(alphas.device)
+    tally = Tally(alphas.device)
     for (images, labels), alpha in zip(batches, alphas, strict=True):
         loss, correct = step(images, labels, alpha)
         tally.add(loss, correct, len(labels))
@@ -123,10 +126,10 @@ def evaluate(network: nn.Module, batches: Batches) -> Evaluation:
     """Loss and accuracy in evaluation mode. Raises TrainingError."""
     network.eval()
     device = next(network.parameters()).device
-    tally = _Tally(device)
+    tally = Tally(device)
     for images, labels in batches:
         outputs = network(images)
-        tally.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
+        tally.add_outputs(outputs, labels)
     result = tally.evaluation()
     if not math.isfinite(result.loss):
         raise TrainingError("the test loss is no longer finite")

@@ -1,0 +1,282 @@
+"""Error barriers between trained networks: linear mode connectivity and SGD-noise stability (equation 1).
+
+    python calculate_error_barrier.py FIRST SECOND                 # two networks: network.pt files or their folders
+    python calculate_error_barrier.py FIRST SECOND THIRD ..        # all pairs, as a matrix
+    python calculate_error_barrier.py --normalization-path FIRST   # from its ψ to its initial ψ
+    python calculate_error_barrier.py --runs RUN .. --level 11     # the paper's comparisons, over trials
+
+A position costs one pass over the training images, which gathers the batch-norm statistics of the interpolated network,
+and one over the test images. Finished positions are kept and not measured again.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import combinations
+from pathlib import Path
+
+from data import load_dataset
+from utils.comparisons import COLORS, COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings
+from utils.devices import choose_device
+from utils.errors import exit_status, refuse
+from utils.figures import Curve, comparison_figure, heat_map, save_figure
+from utils.measured_path import (
+    PathMeasurement,
+    TrainedNetwork,
+    benchmark_position,
+    check_comparable,
+    measure_path,
+    read_network,
+)
+from utils.mode_connectivity import positions
+from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
+from utils.run_folder import BARRIERS_FOLDER, CONFIG_FILE, RunFolderError, is_finished, read_json, write_csv, write_json
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="calculate_error_barrier.py",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.error = partial(refuse, parser)
+    what = parser.add_argument_group("what to compare")
+    what.add_argument(
+        "networks", nargs="*", type=Path, help="network.pt files or their folders; more than two: all pairs"
+    )
+    what.add_argument("--normalization-path", action="store_true", help="from a network's ψ to its initial ψ")
+    what.add_argument("--runs", nargs="+", type=Path, help="run folders: compare their final trainings of --level")
+    what.add_argument(
+        "--level", type=int, default=11, help="with --runs, the level (the runs' last where they have fewer)"
+    )
+    what.add_argument(
+        "--comparisons", nargs="+", choices=COMPARISONS, default=list(PAPER_COMPARISONS), help="with --runs, which"
+    )
+    what.add_argument(
+        "--list-missing", action="store_true", help="with --runs, only print the commands that train what is missing"
+    )
+    what.add_argument(
+        "--benchmark", action="store_true", help="time a position of one network against the bare forward passes"
+    )
+    how = parser.add_argument_group("how to measure")
+    how.add_argument("--points", type=int, default=11, help="positions on the path, the two ends among them")
+    how.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="estimate batch-norm statistics on augmented training images, as in training",
+    )
+    how.add_argument(
+        "--epsilon", type=float, help="connected below this (default: deviation of the dense networks' errors)"
+    )
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    how.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    how.add_argument(
+        "--runs-dir", type=Path, help="where dense networks are looked for (default: beside the first run)"
+    )
+    how.add_argument("--out", type=Path, help="folder of the results (default: barriers in --runs-dir)")
+    args = parser.parse_args(argv)
+    if args.runs and args.networks:
+        parser.error("give networks or --runs, not both")
+    if (args.normalization_path or args.benchmark) and len(args.networks) != 1:
+        parser.error("give one network: a network.pt file or its folder")
+    if not (args.runs or args.normalization_path or args.benchmark) and len(args.networks) < 2:
+        parser.error("give at least two networks, network.pt files or their folders; or --runs")
+    if args.points < 2:
+        parser.error("--points counts the two ends: give at least 2")
+    try:
+        args.device = choose_device(args.device)
+    except ValueError as error:
+        parser.error(f"--device {error}")
+    return args
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Networks named one by one
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.runs and args.list_missing:
+        print(*missing_commands(args), sep="\n")
+    elif args.runs:
+        compare_runs(args)
+    elif args.benchmark:
+        print(benchmark_position(read_network(args.networks[0]), prepare(args, read_network(args.networks[0]))))
+    elif args.normalization_path:
+        network = read_network(args.networks[0])
+        measure_path(network, network.with_initial_norms(), prepare(args, network))
+    else:
+        compare_networks(args)
+
+
+def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasurement:
+    """Load the data of networks like this one, and find ε."""
+    runs = args.runs_dir or (network.run.parent if network.run else Path("runs"))
+    epsilon, source = (args.epsilon, "given") if args.epsilon is not None else dense_deviation(runs, network.settings)
+    dataset = load_dataset(network.blueprint.dataset, args.data_root, network.settings["train_images_per_class"])
+    return PathMeasurement(
+        dataset=dataset.to(args.device),
+        batch_size=network.settings["batch_size"],
+        augment=args.augment,
+        alphas=positions(args.points),
+        epsilon=epsilon,
+        epsilon_source=source,
+        folder=args.out or runs / BARRIERS_FOLDER,
+    )
+
+
+def compare_networks(args: argparse.Namespace) -> None:
+    """Every pair; for more than two networks also the matrix of their barriers."""
+    networks = [read_network(path) for path in args.networks]
+    check_comparable(networks)
+    measurement = prepare(args, networks[0])
+    heights = {pair: measure_path(*pair, measurement)["barrier"] for pair in combinations(networks, 2)}
+    if len(networks) > 2:
+        save_matrix(networks, heights, measurement.folder)
+
+
+def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path) -> None:
+    """The barriers of all pairs, zero on the diagonal, as CSV, JSON and heat map."""
+    labels = [network.label for network in networks]
+    matrix = [[0.0] * len(networks) for _ in networks]
+    for (first, second), height in heights.items():
+        row, column = networks.index(first), networks.index(second)
+        matrix[row][column] = matrix[column][row] = height
+    target = folder / f"matrix_of_{len(labels)}_{sha256('|'.join(labels).encode()).hexdigest()[:8]}"
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / "matrix.json", {"networks": labels, "barriers": matrix})
+    lines = zip(labels, matrix, strict=True)
+    write_csv(
+        target / "matrix.csv", [{"network": label, **dict(zip(labels, row, strict=True))} for label, row in lines]
+    )
+    save_figure(heat_map(f"error barriers of {len(labels)} networks", labels, matrix), target / "matrix")
+    print(f"all pairs: {target}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The paper's comparisons, over the trials of whole runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """One comparison in all runs of a method: a summary of a path for every trial."""
+
+    method: str
+    comparison: Comparison
+    summaries: list[dict]
+
+    def row(self) -> dict:
+        heights = [summary["barrier"] for summary in self.summaries]
+        return {
+            "method": METHOD_NAMES[self.method],
+            "comparison": self.comparison.title,
+            "kind": self.comparison.panel,
+            "n": len(heights),
+            "barrier_mean": statistics.mean(heights),
+            "barrier_std": statistics.stdev(heights) if len(heights) > 1 else None,
+            "connected": sum(summary["connected"] is True for summary in self.summaries),
+            "epsilon": self.summaries[0]["epsilon"],
+        }
+
+    def curve(self, alphas: Sequence[float]) -> Curve:
+        trials = [[position["test_error"] for position in summary["positions"]] for summary in self.summaries]
+        color = COLORS.get((self.method, self.comparison.first))
+        return Curve(f"{METHOD_NAMES[self.method]} {self.comparison.title}", alphas, trials, color)
+
+
+def compare_runs(args: argparse.Namespace) -> None:
+    """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
+    for (dataset, arch), runs_of in group_runs(args.runs).items():
+        level = common_level(runs_of, args.level)
+        measurement = None
+        compared = []
+        for method, runs in runs_of.items():
+            for name in args.comparisons:
+                pairs = [read_pair(run, level, COMPARISONS[name]) for run in runs]
+                measurement = measurement or prepare(args, pairs[0][0])
+                summaries = [measure_path(*pair, measurement) for pair in pairs]
+                compared.append(ComparedRuns(method, COMPARISONS[name], summaries))
+        report_comparisons(f"{dataset} {arch}, level {level}", compared, measurement)
+
+
+def read_pair(run: Path, level: int, comparison: Comparison) -> list[TrainedNetwork]:
+    return [read_network(network.folder(run, level)) for network in comparison.networks(run)]
+
+
+def report_comparisons(title: str, compared: Sequence[ComparedRuns], measurement: PathMeasurement) -> None:
+    target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
+    target.mkdir(parents=True, exist_ok=True)
+    rows = [comparison.row() for comparison in compared]
+    write_csv(target / "comparisons.csv", rows)
+    write_json(target / "comparisons.json", {"title": title, "comparisons": rows})
+    panels: dict[str, list[Curve]] = {}
+    for comparison in compared:
+        panels.setdefault(comparison.comparison.panel, []).append(comparison.curve(measurement.alphas))
+    save_figure(comparison_figure(title, panels), target / "comparisons")
+    print(f"\n{title}: {target}")
+    for row in rows:
+        spread = "" if row["barrier_std"] is None else f" ± {row['barrier_std']:.2f}"
+        verdict = (
+            "" if row["epsilon"] is None else f", below ε = {row['epsilon']:.2f} in {row['connected']} of {row['n']}"
+        )
+        print(
+            f"  {row['kind']}, {row['method']} {row['comparison']}: barrier {row['barrier_mean']:.2f}{spread} "
+            f"(n = {row['n']}){verdict}"
+        )
+
+
+def missing_commands(args: argparse.Namespace) -> list[str]:
+    """The commands that train what the comparisons need and the runs have not."""
+    comparisons = [COMPARISONS[name] for name in args.comparisons]
+    return [
+        shlex.join([sys.executable, "main.py", *flags])
+        for runs_of in group_runs(args.runs).values()
+        for runs in runs_of.values()
+        for run in runs
+        for flags in missing_trainings(run, common_level(runs_of, args.level), comparisons)
+    ]
+
+
+def group_runs(runs: Sequence[Path]) -> dict[tuple[str, str], dict[str, list[Path]]]:
+    """(data set, architecture) -> method -> the runs that prune, whose seeds are the trials."""
+    check_same_experiments(runs)
+    groups: dict[tuple[str, str], dict[str, list[Path]]] = {}
+    for run in runs:
+        settings = read_json(run / CONFIG_FILE)["settings"]
+        if any(run.glob("level_*")):
+            group = groups.setdefault((settings["dataset"], settings["arch"]), {})
+            group.setdefault(settings["method"], []).append(run)
+    if not groups:
+        raise RunFolderError("none of the runs has a level: train one of --method lrr or aws first")
+    order = list(METHOD_NAMES)
+    return {key: dict(sorted(group.items(), key=lambda item: order.index(item[0]))) for key, group in groups.items()}
+
+
+def common_level(runs_of: Mapping[str, Sequence[Path]], wanted: int) -> int:
+    """``wanted``, or the last level that all of the runs have finished."""
+    lasts = [
+        max((int(level.name[6:]) for level in run.glob("level_*") if is_finished(level)), default=0)
+        for runs in runs_of.values()
+        for run in runs
+    ]
+    return min(wanted, *lasts)
+
+
+def main() -> int:
+    args = parse_arguments()
+    return exit_status("calculate_error_barrier.py", partial(run, args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

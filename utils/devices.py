@@ -1,0 +1,17 @@
+"""The device that a flag names."""
+
+import re
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one. Raises ValueError, which says what is there, for a device that is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"{name} should be auto, cpu, cuda or cuda:1")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return device

@@ -1,0 +1,292 @@
+"""The straight line between two trained networks, measured position by position and kept on disk."""
+
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.batches import evaluation_batches, training_batches
+from data.dataset import Dataset
+from utils.blueprint import Blueprint, load_network
+from utils.checkpoint import CheckpointError
+from utils.figures import Curve, path_figure, save_figure
+from utils.mode_connectivity import (
+    barrier_above_line,
+    error_barrier,
+    interpolate_states,
+    measure_with_own_statistics,
+)
+from utils.run_folder import (
+    CONFIG_FILE,
+    NETWORK_FILE,
+    SUMMARY_FILE,
+    RunFolderError,
+    claim_stage,
+    read_json,
+    write_csv,
+    write_json,
+)
+from utils.seeding import derive_seed
+from utils.training import evaluate
+
+POSITIONS_FILE = "positions.csv"
+FINGERPRINTS_FILE = "networks.json"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """One end of a path. ``result`` is None where nothing is recorded of it."""
+
+    label: str
+    run: Path | None
+    blueprint: Blueprint
+    state: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    initial_norms: Mapping[str, Tensor]
+    settings: dict
+    result: dict | None
+
+    def with_initial_norms(self) -> "TrainedNetwork":
+        """The same network with ψ_init in the place of ψ, the far end of the path that AWS is built to flatten."""
+        state = {**self.state, **self.initial_norms}
+        return replace(self, label=f"{self.label}-initial_norms", state=state, result=None)
+
+
+@dataclass(frozen=True)
+class PathMeasurement:
+    """How paths are measured, and where the results go."""
+
+    dataset: Dataset
+    batch_size: int
+    augment: bool
+    alphas: Sequence[float]
+    epsilon: float | None
+    epsilon_source: str
+    folder: Path
+
+
+def read_network(path: Path) -> TrainedNetwork:
+    """A ``network.pt`` or the folder of one. Raises RunFolderError where there is none, CheckpointError where it is
+    damaged or not ours."""
+    file = path / NETWORK_FILE if path.is_dir() else path
+    if not file.exists():
+        raise RunFolderError(f"{file} is missing: train that network first, or name another")
+    try:
+        blueprint, content = load_network(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: name a network.pt that main.py wrote, or have it trained again") from error
+    parents = file.resolve().parents
+    run = next((parent for parent in parents if (parent / CONFIG_FILE).exists()), None)
+    return TrainedNetwork(
+        label=f"{run.name}-{parents[0].name}" if run else parents[0].name,
+        run=run,
+        blueprint=blueprint,
+        state=content["model"],
+        masks=content["masks"],
+        initial_norms=content["initial_norms"],
+        settings=content["settings"],
+        result=content["result"],
+    )
+
+
+def check_comparable(networks: Sequence[TrainedNetwork]) -> None:
+    """Raises RunFolderError, naming both, unless all networks are of one architecture for one data set."""
+    first = networks[0]
+    for other in networks[1:]:
+        for name in ("arch", "dataset", "classes", "channels"):
+            values = getattr(first.blueprint, name), getattr(other.blueprint, name)
+            if values[0] != values[1]:
+                raise RunFolderError(
+                    f"{first.label} has {name} {values[0]} and {other.label} has {values[1]}: "
+                    "only networks of the same kind have a path between them"
+                )
+        if first.settings["train_images_per_class"] != other.settings["train_images_per_class"]:
+            raise RunFolderError(
+                f"{first.label} and {other.label} were trained on different numbers of images a class: "
+                "their batch-norm statistics belong to different data"
+            )
+
+
+def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement) -> dict:
+    """Measure the path from ``second`` (α = 0) to ``first`` (α = 1), keep numbers and picture in a folder named after
+    the two, and print one line; returns the summary. Finished positions are not measured again."""
+    check_comparable([first, second])
+    folder = measurement.folder / path_name(first.label, second.label, measurement.augment)
+    with claim_stage(folder):
+        check_fingerprints(folder, first, second)
+        ends = [check_end(end, measurement) for end in (second, first)]
+        rows = measure_positions(first, second, measurement, folder)
+        summary = summarize(first, second, measurement, ends, rows)
+        write_json(folder / SUMMARY_FILE, summary)
+        curves = [
+            Curve(label, measurement.alphas, [[row[f"{key}_error"] for row in rows]])
+            for label, key in (("test", "test"), ("training", "train"))
+        ]
+        save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
+    print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
+    for end in ends:
+        if end["test_error"] != end["recorded_test_error"]:
+            print(
+                f"note: {end['network']} has a test error of {end['test_error']} % here and "
+                f"{end['recorded_test_error']} % when it was trained"
+            )
+    return summary
+
+
+def path_name(first: str, second: str, augment: bool) -> str:
+    return f"{first}--{second}" + ("" if augment else "--not_augmented")
+
+
+def check_fingerprints(folder: Path, first: TrainedNetwork, second: TrainedNetwork) -> None:
+    """Positions that are kept belong to these very weights. Raises RunFolderError where they belong to others."""
+    fingerprints = {"first": fingerprint(first.state), "second": fingerprint(second.state)}
+    file = folder / FINGERPRINTS_FILE
+    if not file.exists():
+        write_json(file, fingerprints)
+    elif read_json(file) != fingerprints:
+        raise RunFolderError(f"{folder} holds the path of earlier networks of these names: delete it, or give --out")
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def check_end(end: TrainedNetwork, measurement: PathMeasurement) -> dict:
+    """An end as it was saved, batch-norm statistics included, beside the test error recorded for it, in %."""
+    if end.result is None:
+        return {"network": end.label, "recorded_test_error": None, "test_error": None}
+    network = end.blueprint.build(end.state, end.masks, measurement.dataset.mean.device)
+    test = evaluate(network, evaluation_batches(measurement.dataset, measurement.dataset.test))
+    return {"network": end.label, "recorded_test_error": end.result["test_error"], "test_error": test.error}
+
+
+def measure_positions(
+    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, folder: Path
+) -> list[dict]:
+    """One row a position, in the order of α; a row is kept as soon as it is there."""
+    known = {row["alpha"]: row for row in read_positions(folder / POSITIONS_FILE)}
+    for alpha in tqdm(measurement.alphas, desc="positions", leave=False, disable=not sys.stderr.isatty()):
+        if alpha not in known:
+            known[alpha] = measure_position(first, second, alpha, measurement)
+            write_csv(folder / POSITIONS_FILE, [known[key] for key in sorted(known)])
+    return [known[alpha] for alpha in measurement.alphas]
+
+
+def read_positions(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float, measurement: PathMeasurement) -> dict:
+    """Errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its own."""
+    blueprint, dataset = first.blueprint, measurement.dataset
+    # What survives in either network survives between them: there is nothing to mask.
+    state = interpolate_states(first.state, second.state, blueprint.learnable, alpha)
+    network = blueprint.build(state, blueprint.dense_masks(), dataset.mean.device)
+    if measurement.augment:
+        # The same images in the same order at every position, so that positions differ in nothing but α.
+        train = training_batches(dataset, measurement.batch_size, derive_seed(0, "error barrier"))
+    else:
+        train = evaluation_batches(dataset, dataset.train)
+    training, test = measure_with_own_statistics(network, train, evaluation_batches(dataset, dataset.test))
+    return {
+        "alpha": alpha,
+        "test_error": test.error,
+        "test_loss": test.loss,
+        "train_error": training.error,
+        "train_loss": training.loss,
+    }
+
+
+def benchmark_position(network: TrainedNetwork, measurement: PathMeasurement, rounds: int = 7) -> str:
+    """One line: a position's time against that of the forward passes it cannot do without, a training-mode pass over
+    the training images and an evaluation of the test images, alternating; median ratio and range over ``rounds``."""
+    dataset = measurement.dataset
+    bare = network.blueprint.build(network.state, network.masks, dataset.mean.device)
+    seed = derive_seed(0, "error barrier")
+
+    @torch.no_grad()
+    def bare_passes() -> None:
+        bare.train()
+        for images, _ in training_batches(dataset, measurement.batch_size, seed):
+            bare(images)
+        bare.eval()
+        for images, _ in evaluation_batches(dataset, dataset.test):
+            bare(images)
+
+    def seconds(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        if dataset.mean.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def position() -> None:
+        measure_position(network, network.with_initial_norms(), 0.5, measurement)
+
+    bare_passes(), position()  # warm-up
+    pairs = [(seconds(bare_passes), seconds(position)) for _ in range(rounds)]
+    ratios = sorted(mine / passes for passes, mine in pairs)
+    return (
+        f"a position takes {statistics.median(mine for _, mine in pairs):.3f} s, "
+        f"{statistics.median(ratios):.2f} times its bare forward passes "
+        f"(median of n = {rounds}, range {ratios[0]:.2f} to {ratios[-1]:.2f}) on {dataset.mean.device}"
+    )
+
+
+def summarize(
+    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: dict, rows: list[dict]
+) -> dict:
+    """What ``barrier.json`` holds. Barriers are in percentage points of test error."""
+    alphas, errors = measurement.alphas, [row["test_error"] for row in rows]
+    barrier, above_line = error_barrier(alphas, errors), barrier_above_line(alphas, errors)
+    epsilon = measurement.epsilon
+    return {
+        "first": first.label,
+        "second": second.label,
+        "barrier": barrier.height,
+        "barrier_alpha": barrier.alpha,
+        "barrier_above_line": above_line.height,
+        "barrier_above_line_alpha": above_line.alpha,
+        "epsilon": epsilon,
+        "epsilon_source": measurement.epsilon_source,
+        "connected": None if epsilon is None else barrier.height < epsilon,
+        "survive_only_in_first": count_only_in(first.masks, second.masks),
+        "survive_only_in_second": count_only_in(second.masks, first.masks),
+        "augmented": measurement.augment,
+        "ends": ends,
+        "positions": rows,
+    }
+
+
+def count_only_in(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> int:
+    return sum(int((mask & ~others[name]).sum()) for name, mask in masks.items())
+
+
+def describe(summary: dict) -> str:
+    """The summary as one line."""
+    if summary["connected"] is None:
+        verdict = "no verdict without --epsilon or dense networks of two seeds"
+    else:
+        relation = "linearly mode-connected" if summary["connected"] else "not linearly mode-connected"
+        verdict = f"{relation} at ε = {summary['epsilon']:.2f} ({summary['epsilon_source']})"
+    same = summary["survive_only_in_first"] == summary["survive_only_in_second"] == 0
+    masks = "" if same else "; the masks differ, between the ends their union survives"
+    return (
+        f"error barrier {summary['barrier']:.2f} at α = {summary['barrier_alpha']:.2f}, "
+        f"{summary['barrier_above_line']:.2f} above the line, {verdict}{masks}"
+    )
