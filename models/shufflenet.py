@@ -15,13 +15,6 @@ def pointwise(channels_in: int, channels_out: int, groups: int) -> nn.Conv2d:
     return initialize_convolution(nn.Conv2d(channels_in, channels_out, 1, groups=groups, bias=False))
 
 
-def shuffle_channels(images: Tensor, groups: int) -> Tensor:
-    """Deal the channels of every group out over all groups: (g, c/g) is read as (c/g, g)."""
-    batch, channels, height, width = images.shape
-    images = images.view(batch, groups, channels // groups, height, width)
-    return images.transpose(1, 2).reshape(batch, channels, height, width)
-
-
 class ShuffleUnit(nn.Module):
     """Figure 2 (b) at stride 1, (c) at stride 2: there the average-pooled input is concatenated, not added."""
 
@@ -43,7 +36,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(images)))
-        out = shuffle_channels(out, GROUPS)
+        out = F.channel_shuffle(out, GROUPS)
         out = self.bn2(self.conv2(out))
         out = self.bn3(self.conv3(out))
         if self.stride == 1:

@@ -84,10 +84,3 @@ def test_depthwise_convolutions_stay_depthwise():
     depthwise = [m for m in build_network("mobilenetv2", 10).modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
     assert len(depthwise) == 17
     assert all(module.weight.shape[1] == 1 for module in depthwise)
-
-
-def test_shuffling_interleaves_the_groups():
-    from models.shufflenet import shuffle_channels
-
-    images = torch.arange(6.0).view(1, 6, 1, 1)
-    assert shuffle_channels(images, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
