@@ -15,13 +15,15 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
-from data import load_dataset
-from utils.comparisons import COLORS, COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings
+import torch
+
+from data import Dataset, load_dataset
+from utils.comparisons import COLORS, COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
 from utils.devices import choose_device
 from utils.errors import exit_status, refuse
 from utils.figures import Curve, comparison_figure, heat_map, save_figure
@@ -32,10 +34,11 @@ from utils.measured_path import (
     check_comparable,
     measure_path,
     read_network,
+    tell_apart,
 )
 from utils.mode_connectivity import positions
 from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
-from utils.run_folder import BARRIERS_FOLDER, CONFIG_FILE, RunFolderError, is_finished, read_json, write_csv, write_json
+from utils.run_folder import BARRIERS_FOLDER, RunFolderError, claim_stage, settings_of, write_csv, write_json
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
@@ -111,7 +114,8 @@ def run(args: argparse.Namespace) -> None:
     elif args.runs:
         compare_runs(args)
     elif args.benchmark:
-        print(benchmark_position(read_network(args.networks[0]), prepare(args, read_network(args.networks[0]))))
+        network = read_network(args.networks[0])
+        print(benchmark_position(network, prepare(args, network)))
     elif args.normalization_path:
         network = read_network(args.networks[0])
         measure_path(network, network.with_initial_norms(), prepare(args, network))
@@ -123,10 +127,8 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasuremen
     """Load the data of networks like this one, and find ε."""
     runs = args.runs_dir or (network.run.parent if network.run else Path("runs"))
     epsilon, source = (args.epsilon, "given") if args.epsilon is not None else dense_deviation(runs, network.settings)
-    dataset = load_dataset(network.blueprint.dataset, args.data_root, network.settings["train_images_per_class"])
     return PathMeasurement(
-        dataset=dataset.to(args.device),
-        batch_size=network.settings["batch_size"],
+        dataset=load_data_of(network, args),
         augment=args.augment,
         alphas=positions(args.points),
         epsilon=epsilon,
@@ -135,9 +137,30 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasuremen
     )
 
 
+@cache  # many comparisons share one data set
+def load_described(
+    name: str, data_root: Path, train_images_per_class: int | None, device: torch.device
+) -> tuple[Dataset, str]:
+    dataset = load_dataset(name, data_root, train_images_per_class)
+    return dataset.to(device), dataset.description()
+
+
+def load_data_of(network: TrainedNetwork, args: argparse.Namespace) -> Dataset:
+    """The data that the network was trained on. Raises RunFolderError where the data root holds other data."""
+    settings = network.settings
+    name, per_class = network.blueprint.dataset, settings["train_images_per_class"]
+    dataset, description = load_described(name, args.data_root, per_class, args.device)
+    if description != settings["data"]:
+        raise RunFolderError(
+            f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
+            "name the folder of its data with --data-root"
+        )
+    return dataset
+
+
 def compare_networks(args: argparse.Namespace) -> None:
     """Every pair; for more than two networks also the matrix of their barriers."""
-    networks = [read_network(path) for path in args.networks]
+    networks = tell_apart([read_network(path) for path in args.networks])
     check_comparable(networks)
     measurement = prepare(args, networks[0])
     heights = {pair: measure_path(*pair, measurement)["barrier"] for pair in combinations(networks, 2)}
@@ -153,13 +176,13 @@ def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path)
         row, column = networks.index(first), networks.index(second)
         matrix[row][column] = matrix[column][row] = height
     target = folder / f"matrix_of_{len(labels)}_{sha256('|'.join(labels).encode()).hexdigest()[:8]}"
-    target.mkdir(parents=True, exist_ok=True)
-    write_json(target / "matrix.json", {"networks": labels, "barriers": matrix})
     lines = zip(labels, matrix, strict=True)
-    write_csv(
-        target / "matrix.csv", [{"network": label, **dict(zip(labels, row, strict=True))} for label, row in lines]
-    )
-    save_figure(heat_map(f"error barriers of {len(labels)} networks", labels, matrix), target / "matrix")
+    with claim_stage(target):
+        write_json(target / "matrix.json", {"networks": labels, "barriers": matrix})
+        write_csv(
+            target / "matrix.csv", [{"network": label, **dict(zip(labels, row, strict=True))} for label, row in lines]
+        )
+        save_figure(heat_map(f"error barriers of {len(labels)} networks", labels, matrix), target / "matrix")
     print(f"all pairs: {target}")
 
 
@@ -199,12 +222,11 @@ def compare_runs(args: argparse.Namespace) -> None:
     """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
     for (dataset, arch), runs_of in group_runs(args.runs).items():
         level = common_level(runs_of, args.level)
-        measurement = None
         compared = []
         for method, runs in runs_of.items():
             for name in args.comparisons:
                 pairs = [read_pair(run, level, COMPARISONS[name]) for run in runs]
-                measurement = measurement or prepare(args, pairs[0][0])
+                measurement = prepare(args, pairs[0][0])
                 summaries = [measure_path(*pair, measurement) for pair in pairs]
                 compared.append(ComparedRuns(method, COMPARISONS[name], summaries))
         report_comparisons(f"{dataset} {arch}, level {level}", compared, measurement)
@@ -216,14 +238,14 @@ def read_pair(run: Path, level: int, comparison: Comparison) -> list[TrainedNetw
 
 def report_comparisons(title: str, compared: Sequence[ComparedRuns], measurement: PathMeasurement) -> None:
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
-    target.mkdir(parents=True, exist_ok=True)
     rows = [comparison.row() for comparison in compared]
-    write_csv(target / "comparisons.csv", rows)
-    write_json(target / "comparisons.json", {"title": title, "comparisons": rows})
     panels: dict[str, list[Curve]] = {}
     for comparison in compared:
         panels.setdefault(comparison.comparison.panel, []).append(comparison.curve(measurement.alphas))
-    save_figure(comparison_figure(title, panels), target / "comparisons")
+    with claim_stage(target):
+        write_csv(target / "comparisons.csv", rows)
+        write_json(target / "comparisons.json", {"title": title, "comparisons": rows})
+        save_figure(comparison_figure(title, panels), target / "comparisons")
     print(f"\n{title}: {target}")
     for row in rows:
         spread = "" if row["barrier_std"] is None else f" ± {row['barrier_std']:.2f}"
@@ -237,10 +259,12 @@ def report_comparisons(title: str, compared: Sequence[ComparedRuns], measurement
 
 
 def missing_commands(args: argparse.Namespace) -> list[str]:
-    """The commands that train what the comparisons need and the runs have not."""
+    """The commands that train what the comparisons need and the runs have not, on this command's device and data."""
     comparisons = [COMPARISONS[name] for name in args.comparisons]
+    places = ["--device", str(args.device), "--data-root", str(args.data_root.resolve())]
+    program = str(Path(__file__).resolve().with_name("main.py"))
     return [
-        shlex.join([sys.executable, "main.py", *flags])
+        shlex.join([sys.executable, program, *flags, *places])
         for runs_of in group_runs(args.runs).values()
         for runs in runs_of.values()
         for run in runs
@@ -250,27 +274,27 @@ def missing_commands(args: argparse.Namespace) -> list[str]:
 
 def group_runs(runs: Sequence[Path]) -> dict[tuple[str, str], dict[str, list[Path]]]:
     """(data set, architecture) -> method -> the runs that prune, whose seeds are the trials."""
-    check_same_experiments(runs)
+    pruning = [run for run in runs if settings_of(run)["method"] not in ("dense", "signed_mask")]
+    if not pruning:
+        raise RunFolderError("none of the runs has levels: name runs of --method lrr or aws")
+    check_same_experiments(pruning)
     groups: dict[tuple[str, str], dict[str, list[Path]]] = {}
-    for run in runs:
-        settings = read_json(run / CONFIG_FILE)["settings"]
-        if any(run.glob("level_*")):
-            group = groups.setdefault((settings["dataset"], settings["arch"]), {})
-            group.setdefault(settings["method"], []).append(run)
-    if not groups:
-        raise RunFolderError("none of the runs has a level: train one of --method lrr or aws first")
+    for run in pruning:
+        settings = settings_of(run)
+        group = groups.setdefault((settings["dataset"], settings["arch"]), {})
+        group.setdefault(settings["method"], []).append(run)
     order = list(METHOD_NAMES)
     return {key: dict(sorted(group.items(), key=lambda item: order.index(item[0]))) for key, group in groups.items()}
 
 
 def common_level(runs_of: Mapping[str, Sequence[Path]], wanted: int) -> int:
-    """``wanted``, or the last level that all of the runs have finished."""
-    lasts = [
-        max((int(level.name[6:]) for level in run.glob("level_*") if is_finished(level)), default=0)
-        for runs in runs_of.values()
-        for run in runs
-    ]
-    return min(wanted, *lasts)
+    """``wanted``, or the last level that all of the runs have or plan; says so where that is less."""
+    last = min((planned_level(run), run) for runs in runs_of.values() for run in runs)
+    if last[0] < wanted:
+        print(
+            f"note: {last[1]} has {last[0]} levels: all are compared at level {last[0]}, not {wanted}", file=sys.stderr
+        )
+    return min(wanted, last[0])
 
 
 def main() -> int:

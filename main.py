@@ -10,6 +10,7 @@ utils/training.py.
 import argparse
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from utils.errors import exit_status, refuse
 from utils.optimization import constant_rate, decayed_rate
 from utils.progress import JobProgress
 from utils.pruning import Masks, planned_survivors, prune_by_magnitude
-from utils.results import markdown_table, measure, sign_statistics, summary_rows
+from utils.results import comparable_results, markdown_table, measure, sign_statistics, summary_rows
 from utils.run_folder import (
     NETWORK_FILE,
     SIGNED_MASK_FILE,
@@ -40,7 +41,6 @@ from utils.run_folder import (
     is_finished,
     level_name,
     open_run_folder,
-    read_results,
     write_results_table,
 )
 from utils.seeding import derive_seed
@@ -52,7 +52,7 @@ from utils.signed_mask import (
     masks_of,
     save_signed_mask,
 )
-from utils.stage import Recipe, Stage, finish_stage, train_stage
+from utils.stage import Recipe, Stage, discard_unfinished, finish_stage, train_stage
 from utils.starts import STARTS, Origin, final_name
 from utils.tensorboard import LevelScalars
 from utils.training import check_batch
@@ -269,6 +269,7 @@ def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None]) -> Non
     with claim_stage(folder):
         if is_finished(folder):
             job.progress.skip(epochs * len(job.dataset.train))
+            discard_unfinished(folder)  # a process may have ended between finishing and this
         else:
             make(folder)
 
@@ -384,7 +385,7 @@ def find_origin(job: Job, final: FinalTraining) -> Origin:
 def conclude(job: Job) -> None:
     """Collect what all commands on this run folder have finished, and print its final trainings."""
     write_results_table(job.run)
-    results = [result for result in read_results(job.run) if result["kind"] == "final"]
+    results = comparable_results([job.run])
     if results:
         print(f"\n{markdown_table(summary_rows(results))}\n")
     print(f"all results: {job.run}")
@@ -404,7 +405,7 @@ def prepare(args: argparse.Namespace) -> Job:
         read_signed_mask(blueprint, args.signed_mask, note=lambda text: None)
     check_last_batch(blueprint, dataset, args.batch_size)
     run, finals = args.runs_dir / args.name, planned_finals(args)
-    settings = run_settings(args)
+    settings = run_settings(args, dataset)
     open_run_folder(run, settings, about(args), shlex.join(["python", *sys.argv]))
     recipe = Recipe(
         lr=args.lr,
@@ -426,35 +427,37 @@ def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) ->
     check_batch(network, torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size))
 
 
-def run_settings(args: argparse.Namespace) -> dict:
-    """The flags that decide the results; another value of one of them is another run."""
+def run_settings(args: argparse.Namespace, dataset: Dataset) -> dict:
+    """The flags and the data that decide the results; another value of one of them is another run."""
     names = (
         "dataset arch method seed train_images_per_class warmup_epochs level_epochs prune_rate alpha_range "
         "final_epochs lr momentum weight_decay batch_size"
     )
-    settings = {name: getattr(args, name) for name in names.split()}
+    settings = {name: getattr(args, name) for name in names.split()} | {"data": dataset.description()}
     settings["signed_mask"] = args.signed_mask and f"sha256 {sha256(args.signed_mask.read_bytes()).hexdigest()}"
     return settings
 
 
 def about(args: argparse.Namespace) -> dict:
     """Where the results come from: every flag, the versions and the project's commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     paths = Path | torch.device
     return {
         "flags": {name: str(value) if isinstance(value, paths) else value for name, value in vars(args).items()},
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": project_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
     }
+
+
+def project_commit() -> str:
+    """The commit of this program, "-dirty" behind it where files were changed; "unknown" without git."""
+    if shutil.which("git") is None:
+        return "unknown"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"
 
 
 def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.errors import exit_status, refuse
 from utils.results import comparable_results, markdown_table, summary_rows
-from utils.run_folder import CONFIG_FILE, RunFolderError
+from utils.run_folder import CONFIG_FILE, RunFolderError, is_run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,8 +22,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def print_table(runs: list[Path]) -> None:
-    results = comparable_results(runs)
+def print_table(args: argparse.Namespace) -> None:
+    found = sorted(config.parent for config in args.runs_dir.glob(f"*/{CONFIG_FILE}"))
+    results = comparable_results(args.runs or [run for run in found if is_run(run)])
     if not results:
         raise RunFolderError("there is no finished final training: run main.py first, or name other runs")
     print(markdown_table(summary_rows(results)))
@@ -31,8 +32,7 @@ def print_table(runs: list[Path]) -> None:
 
 def main() -> int:
     args = parse_arguments()
-    runs = args.runs or sorted(config.parent for config in args.runs_dir.glob(f"*/{CONFIG_FILE}"))
-    return exit_status("report.py", partial(print_table, runs))
+    return exit_status("report.py", partial(print_table, args))
 
 
 if __name__ == "__main__":

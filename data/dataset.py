@@ -1,5 +1,6 @@
 """What every data set is once it is loaded: uint8 images and labels on one device, and how to augment them."""
 
+import zlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,6 +53,16 @@ class Dataset:
     @property
     def channels(self) -> int:
         return self.train.images.shape[3]
+
+    def description(self) -> str:
+        """What tells this data from any other: counts and a checksum of images and labels."""
+        checksum = 0
+        for tensor in (self.train.images, self.train.labels, self.test.images, self.test.labels):
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
+        return (
+            f"{self.classes} classes, {len(self.train)} training and {len(self.test)} test images, "
+            f"checksum {checksum:08x}"
+        )
 
     def to(self, device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}

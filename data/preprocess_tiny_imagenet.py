@@ -98,7 +98,7 @@ def open_archive(path: Path) -> Folder:
 
 
 def decode(folder: Folder) -> dict[str, np.ndarray]:
-    wnids = read_text(folder / "wnids.txt").split()
+    wnids = first_column(folder / "wnids.txt")
     train = [
         (folder / "train" / wnid / "images" / name, label)
         for label, wnid in enumerate(wnids)
@@ -133,11 +133,17 @@ def read_bytes(path: Folder) -> bytes:
 
 
 def read_text(path: Folder) -> str:
-    return read_bytes(path).decode()
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is damaged ({error}): fetch the archive again") from error
 
 
 def rows(path: Folder) -> list[list[str]]:
-    return [line.split() for line in read_text(path).splitlines()]
+    found = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    if not found:
+        raise DataError(f"{path} is empty: the archive is incomplete, fetch it again")
+    return found
 
 
 def first_column(path: Folder) -> list[str]:

@@ -4,21 +4,23 @@
 #   linear mode connectivity of the sign transfer and the solution, and SGD-noise stability of the sign transfer, of the
 #   subnetwork and of the sign transfer that keeps ψ (two order seeds from one initialization).
 # Final trainings that are missing are trained first, with the run's own settings; one figure overlays the methods.
-# Interrupted, it goes on where it was. Other comparisons: COMPARISONS="..." (calculate_error_barrier.py --help).
+# Interrupted, it goes on where it was. Other comparisons: COMPARISONS="..." (calculate_error_barrier.py --help); another
+# device: DEVICE=cpu.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 LEVEL=${1:-11}
 RUNS=("${@:2}")
 if [ ${#RUNS[@]} = 0 ]; then
     shopt -s nullglob
-    for config in runs/*/config.json; do
+    for config in "$PROJECT"/runs/*/config.json; do
         RUNS+=("$(dirname "$config")")
     done
-    [ ${#RUNS[@]} -gt 0 ] || fail "there is no run in runs/: train one first, for example by script/cifar100_resnet50_aws.sh"
+    [ ${#RUNS[@]} -gt 0 ] || fail "there is no run in $PROJECT/runs: train one first, for example by script/cifar100_resnet50_aws.sh"
 fi
 read -ra CHOSEN <<<"${COMPARISONS:-lmc-signs noise-signs noise-subnetwork noise-signs-keep-norms}"
 barriers() {
-    "$PYTHON" calculate_error_barrier.py --runs "${RUNS[@]}" --level "$LEVEL" --comparisons "${CHOSEN[@]}" "$@"
+    "$PYTHON" "$PROJECT/calculate_error_barrier.py" --runs "${RUNS[@]}" --level "$LEVEL" \
+        --comparisons "${CHOSEN[@]}" --device "${DEVICE:-auto}" --data-root "$PROJECT/data" "$@"
 }
 
 missing=$(barriers --list-missing)

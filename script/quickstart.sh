@@ -4,21 +4,20 @@
 # Interrupted, it goes on where it was.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
-RUNS=runs/quickstart
+RUNS=$PROJECT/runs/quickstart
 
 for seed in 1 2 3; do
     for method in dense lrr aws; do
-        train --dataset digits --arch resnet20 --method "$method" --seed "$seed" \
-            --warmup-epochs 5 --levels 15 --level-epochs 2 --final-epochs 25 \
-            --device cpu --runs-dir "$RUNS" "$@"
+        train --warmup-epochs 5 --levels 15 --level-epochs 2 --final-epochs 25 "$@" \
+            --dataset digits --arch resnet20 --method "$method" --seed "$seed" --device cpu --runs-dir "$RUNS"
     done
 done
 
 echo
 echo "error barriers between the sign transfer and the solution of the same level:"
-"$PYTHON" calculate_error_barrier.py --runs "$RUNS"/digits_resnet20_{lrr,aws}_seed* --level 15 \
+"$PYTHON" "$PROJECT/calculate_error_barrier.py" --runs "$RUNS"/digits_resnet20_{lrr,aws}_seed* --level 15 \
     --comparisons lmc-signs --device cpu
 
 echo
 echo "test accuracy on the digits and error barrier to the solution, mean ± standard deviation of three trials:"
-"$PYTHON" report.py --runs-dir "$RUNS"
+"$PYTHON" "$PROJECT/report.py" --runs-dir "$RUNS"

@@ -3,4 +3,5 @@
 # Set-up, then the tests.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up pytest
+cd "$PROJECT"
 exec "$PYTHON" -m pytest "$@"

@@ -193,6 +193,9 @@ def test_bad_archives_leave_one_line_and_no_file(tmp_path):
     write_zip(archive, members | {"tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn99999999\t0\t0\t1\t1\n"})
     assert_one_line_error(prepare("--data-root", tmp_path), "val_annotations.txt does not fit wnids.txt")
 
+    write_zip(archive, members | {"tiny-imagenet-200/val/val_annotations.txt": b"\n"})
+    assert_one_line_error(prepare("--data-root", tmp_path), "val_annotations.txt is empty")
+
     assert not list(tmp_path.glob("tiny_imagenet*"))
     with pytest.raises(DataError, match=r"run python data/preprocess_tiny_imagenet.py"):
         load_dataset("tiny_imagenet", tmp_path)

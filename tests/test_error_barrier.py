@@ -63,14 +63,16 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, monkeypatch, capsys)
     with (folder / "positions.csv").open() as file:
         assert [float(row["test_error"]) for row in csv.DictReader(file)] == errors
     # The ends as they were saved reproduce the error that their training recorded.
-    for end in summary["ends"]:
+    for end, error in zip(summary["ends"], (errors[0], errors[-1]), strict=True):
         assert end["test_error"] == end["recorded_test_error"]
-    assert "note:" not in out
+        assert end["reestimated_test_error"] == error
+    assert summary["ends"][0]["network"] == labels[1]  # α = 0 is the second network
+    differing = [end for end in summary["ends"] if end["reestimated_test_error"] != end["recorded_test_error"]]
+    assert out.count("with re-estimated batch-norm statistics, as on the path") == len(differing)
     accuracies = [json.loads((final(runs, f"dense_seed{s}", s, "dense") / "result.json").read_text()) for s in (1, 2)]
     deviation = abs(accuracies[0]["test_error"] - accuracies[1]["test_error"]) / 2**0.5
     assert summary["epsilon"] == pytest.approx(deviation)
     assert summary["connected"] == (summary["barrier"] < summary["epsilon"])
-    assert out.count("\n") == 1
     assert f"error barrier {summary['barrier']:.2f}" in out
 
 
@@ -91,8 +93,7 @@ def test_a_difference_from_the_record_is_said(runs, tmp_path, monkeypatch, capsy
         "2",
     )
     _, out, _ = run_program(monkeypatch, capsys, *flags)
-    assert "note: changed has a test error of" in out
-    assert "1.5 % when it was trained" in out
+    assert "note: changed was recorded with 1.50 % test error, its file has" in out
 
 
 def test_a_network_and_itself_have_no_barrier(runs, tmp_path, monkeypatch, capsys):
@@ -147,6 +148,19 @@ def test_positions_of_other_weights_are_not_taken(runs, tmp_path, monkeypatch, c
     assert "holds the path of earlier networks of these names: delete it" in err
 
 
+def test_files_outside_runs_are_told_apart(runs, tmp_path, monkeypatch, capsys):
+    """Two files of one name in two folders, and a stranger's config.json beside them."""
+    (tmp_path / "config.json").write_text("{}")
+    for name, start in (("a", "signs"), ("b", "subnetwork")):
+        (tmp_path / name).mkdir()
+        shutil.copy(final(runs, f"level_02_{start}_seed2") / "network.pt", tmp_path / name / "mine.pt")
+    flags = (tmp_path / "a" / "mine.pt", tmp_path / "b" / "mine.pt", "--out", tmp_path / "out", "--points", "2")
+    assert run_program(monkeypatch, capsys, *flags)[0] == 0
+    summary = summary_of(tmp_path / "out")
+    assert summary["first"].startswith("mine-")
+    assert summary["first"] != summary["second"]
+
+
 def test_the_normalization_path_ends_at_the_initial_values(runs, tmp_path, monkeypatch, capsys):
     level = runs / "digits_resnet20_aws_seed1" / "level_02"
     network = measured_path.read_network(level)
@@ -168,7 +182,8 @@ def test_three_networks_are_a_matrix(runs, tmp_path, monkeypatch, capsys):
     networks = [final(runs, name) for name in names] + [runs / "digits_resnet20_aws_seed1" / "level_02"]
     assert run_program(monkeypatch, capsys, *networks, "--out", tmp_path, "--points", "3")[0] == 0
     (matrix,) = tmp_path.glob("matrix_of_3_*")
-    assert {path.name for path in matrix.iterdir()} == {"matrix.json", "matrix.csv", "matrix.png", "matrix.pdf"}
+    files = {path.name for path in matrix.iterdir() if path.name[0] != "."}
+    assert files == {"matrix.json", "matrix.csv", "matrix.png", "matrix.pdf"}
     barriers = json.loads((matrix / "matrix.json").read_text())["barriers"]
     heights = {}
     for path in tmp_path.glob("*--*/barrier.json"):
@@ -217,9 +232,9 @@ def test_noise_with_the_initialization_varied_is_another_experiment(runs, monkey
     run = runs / "digits_resnet20_aws_seed1"
     flags = ("--runs", run, "--level", "2", "--list-missing", "--comparisons")
     _, held, _ = run_program(monkeypatch, capsys, *flags, "noise-signs")
-    assert held.strip().endswith("--start signs --init-seed 2 --final-seeds 3")
+    assert " --start signs --init-seed 2 --final-seeds 3 --device cpu" in held
     _, varied, _ = run_program(monkeypatch, capsys, *flags, "noise-and-initialization-signs")
-    assert varied.strip().endswith("--start signs --init-seed 3 --final-seeds 3")
+    assert " --start signs --init-seed 3 --final-seeds 3 --device cpu" in varied
 
 
 def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, capsys):
@@ -233,7 +248,7 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, capsys):
         ((signs, signs, "--points", "1"), "--points"),
         ((signs, signs, "--runs", runs), "not both"),
         (("--runs", tmp_path), "is no run folder"),
-        (("--runs", runs / "digits_resnet20_dense_seed1"), "none of the runs has a level"),
+        (("--runs", runs / "digits_resnet20_dense_seed1"), "none of the runs has levels"),
         (("--normalization-path", signs, signs), "give one network"),
     ]
     for flags, *expected in cases:
@@ -252,6 +267,12 @@ def test_a_missing_data_set_is_one_line(runs, tmp_path, monkeypatch, capsys):
     status, _, err = run_program(monkeypatch, capsys, copy, copy, "--data-root", tmp_path)
     assert status == 2
     assert "tiny_imagenet.npz is missing" in err
+    torch.save(content | {"arch": "vit"}, copy / "network.pt")
+    _, _, err = run_program(monkeypatch, capsys, copy, copy)
+    assert "holds a network that this program does not know, vit" in err
+    torch.save(content | {"settings": content["settings"] | {"data": "other"}}, copy / "network.pt")
+    _, _, err = run_program(monkeypatch, capsys, copy, copy)
+    assert "was trained on other, and data holds 10 classes, 100 training and 360 test images" in err
 
 
 def test_the_benchmark_is_one_line(runs, monkeypatch, capsys):

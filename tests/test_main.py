@@ -24,7 +24,7 @@ from tests.commands import (
     networks,
     run_in_process,
 )
-from tests.fake_data import write_fashion_mnist
+from tests.fake_data import write_cifar100, write_fashion_mnist
 from tests.test_checkpoint import files_limited_to
 from utils.errors import exit_status
 from utils.run_folder import RunFolderError
@@ -182,6 +182,20 @@ def test_what_is_finished_is_skipped_and_kept(aws_run, tmp_path, capsys):
 def test_another_flag_is_refused_in_an_existing_folder(aws_run):
     with pytest.raises(RunFolderError, match=r"other settings: --weight-decay 0.1 \(there: 0.0005\)"):
         run_in_process(aws_run.parent, "--method", "aws", "--weight-decay", "0.1")
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path):
+    flags = "--dataset cifar100 --train-images-per-class 4 --levels 1 --method lrr --start --data-root".split()
+    write_cifar100(tmp_path / "some", classes=5, train=20)
+    write_cifar100(tmp_path / "more", classes=6, train=24)
+    run_in_process(tmp_path, *flags, str(tmp_path / "some"))
+    with pytest.raises(RunFolderError, match=r"data 6 classes, 24 training .*\(there: 5 classes, 20 training"):
+        run_in_process(tmp_path, *flags, str(tmp_path / "more"))
+
+
+def test_git_is_not_needed(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert main.project_commit() == "unknown"
 
 
 def test_a_dense_run_needs_no_level(tmp_path):

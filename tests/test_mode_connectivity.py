@@ -1,11 +1,19 @@
 """Error barriers: numbers worked out by hand, ends that are the networks, statistics and passes counted."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from data.batches import evaluation_batches
+from data import load_dataset
+from data.augmentation import Augmentation
+from data.batches import evaluation_batches, training_batches
+from data.dataset import LabelledImages
 from tests.toys import toy_dataset
+from utils.blueprint import Blueprint
+from utils.measured_path import PathMeasurement, TrainedNetwork, measure_position
 from utils.mode_connectivity import (
     barrier_above_line,
     error_barrier,
@@ -161,6 +169,24 @@ def test_a_batch_norm_end_has_the_error_under_statistics_of_its_own():
     assert test.error == own.error
     assert test.loss == pytest.approx(own.loss, rel=1e-5)
     assert training.loss == pytest.approx(own.loss, rel=0.05)  # under the batch's biased variance
+
+
+def test_without_augmentation_a_sorted_data_set_is_still_seen_in_random_order():
+    """Batches of one class have the statistics of that class: the error under them would mean nothing."""
+    torch.manual_seed(0)
+    blueprint, dataset = Blueprint("resnet20", "digits", 10, 1), load_dataset("digits", "", 20)
+    order = dataset.train.labels.sort(stable=True).indices
+    sorted_split = LabelledImages(dataset.train.images[order], dataset.train.labels[order])
+    state = blueprint.initialize(0)
+    settings = {"batch_size": 20, "data": ""}
+    network = TrainedNetwork("toy", None, blueprint, state, blueprint.dense_masks(), {}, settings, None)
+    rows = [
+        measure_position(network, network, 1.0, PathMeasurement(data, False, [0, 1], None, "", Path()))
+        for data in (dataset, replace(dataset, train=sorted_split))
+    ]
+    batches = list(training_batches(replace(dataset, train=sorted_split, augmentation=Augmentation()), 20, 0))
+    assert min(len(labels.unique()) for _, labels in batches) > 4
+    assert rows[1]["test_loss"] == pytest.approx(rows[0]["test_loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("build", NETWORKS)

@@ -5,17 +5,17 @@ from utils.results import comparable_results, dense_deviation, markdown_table, s
 from utils.run_folder import RunFolderError, open_run_folder, read_json, write_json
 
 
-def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2):
+def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=None):
     settings = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": seed, "lr": lr}
-    settings |= dict.fromkeys(("train_images_per_class", "final_epochs", "momentum", "weight_decay", "batch_size"))
+    settings |= dict.fromkeys(("data", "final_epochs", "momentum", "weight_decay", "batch_size"))
     open_run_folder(folder, settings, {}, "")
     for start, accuracy in accuracies.items():
         finish(
-            folder / "final" / f"level_11_{start}_seed2",
+            folder / "final" / f"level_11_{start}_seed{order_seed or init_seed}",
             **{"dataset": "digits", "arch": "resnet20", "method": method, "kind": "final", "start": start},
             level=None if start == "dense" else 11,
             init_seed=init_seed,
-            order_seed=init_seed,
+            order_seed=order_seed or init_seed,
             remaining_ratio=1.0 if start == "dense" else 0.0859,
             test_accuracy=accuracy,
             test_error=100 - accuracy,
@@ -64,5 +64,27 @@ def test_epsilon_is_the_deviation_of_dense_networks_trained_alike(tmp_path):
 
 def test_runs_with_other_settings_are_not_averaged(tmp_path):
     runs = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
-    with pytest.raises(RunFolderError, match=r"cannot be averaged, they differ in lr 0.1 and 0.2"):
+    with pytest.raises(RunFolderError, match=r"cannot be averaged \(aws\), they differ in lr 0.1 and 0.2"):
+        comparable_results(runs)
+
+
+def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
+    """80 and 84 are one run's two orders of one initialization, 86 another run: 84 ± 2.83 over two runs."""
+    runs = [
+        make_run(tmp_path / "aws1", "aws", 1, {"signs": 80.0}),
+        make_run(tmp_path / "aws2", "aws", 2, {"signs": 86.0}),
+    ]
+    make_run(tmp_path / "aws1", "aws", 1, {"signs": 84.0}, order_seed=3)
+    (row,) = summary_rows(comparable_results(runs))
+    assert (row["test accuracy %"], row["n"]) == ("84.00 ± 2.83", 2)
+    (row,) = summary_rows(comparable_results(runs[:1]))  # of a single run, its networks
+    assert (row["test accuracy %"], row["n"]) == ("82.00 ± 2.83", 2)
+
+
+def test_a_dense_network_counts_once_and_only_with_its_like(tmp_path):
+    runs = [make_run(tmp_path / name, method, 1, {"dense": 90.0}) for name, method in (("a", "dense"), ("b", "lrr"))]
+    (row,) = summary_rows(comparable_results(runs))
+    assert (row["test accuracy %"], row["n"]) == ("90.00", 1)
+    runs.append(make_run(tmp_path / "c", "aws", 1, {"dense": 80.0}, lr=0.2))
+    with pytest.raises(RunFolderError, match=r"cannot be averaged \(dense networks\), they differ in lr 0.1 and 0.2"):
         comparable_results(runs)

@@ -45,7 +45,7 @@ def test_a_damaged_configuration_is_named(tmp_path):
 def test_a_stage_is_held_by_one_process(tmp_path):
     with (
         claim_stage(tmp_path / "level_01"),
-        pytest.raises(RunFolderError, match="level_01 is being trained by another"),
+        pytest.raises(RunFolderError, match="level_01 is being worked on by another"),
         claim_stage(tmp_path / "level_01"),
     ):
         pass

@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from torchvision.ops import StochasticDepth
 
-DROPPING_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)  # layers with a probability p of dropping
+# The layers that drop activations, and the name of the probability.
+DROPPING_LAYERS = {nn.modules.dropout._DropoutNd: "p", StochasticDepth: "p", nn.MultiheadAttention: "dropout"}
 
 
 def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -25,11 +26,16 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[torc
 @contextmanager
 def _nothing_dropped(network: nn.Module) -> Iterator[None]:
     """``update_bn`` puts the network in training mode, where these layers would drop activations."""
-    probabilities = [(layer, layer.p) for layer in network.modules() if isinstance(layer, DROPPING_LAYERS)]
-    for layer, _ in probabilities:
-        layer.p = 0.0
+    probabilities = [
+        (layer, name, getattr(layer, name))
+        for layer in network.modules()
+        for kind, name in DROPPING_LAYERS.items()
+        if isinstance(layer, kind)
+    ]
+    for layer, name, _ in probabilities:
+        setattr(layer, name, 0.0)
     try:
         yield
     finally:
-        for layer, probability in probabilities:
-            layer.p = probability
+        for layer, name, probability in probabilities:
+            setattr(layer, name, probability)

@@ -98,4 +98,6 @@ def load_network(path: Path) -> tuple[Blueprint, dict]:
     missing = {"model", "masks", "initial_norms", "settings", "result", *fields} - content.keys()
     if missing:
         raise CheckpointError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
+    if content["arch"] not in ARCHITECTURES:
+        raise CheckpointError(f"{path} holds a network that this program does not know, {content['arch']}")
     return Blueprint(**{name: content[name] for name in fields}), content

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.run_folder import CONFIG_FILE, is_finished, read_json
+from utils.run_folder import CONFIG_FILE, is_finished, read_json, settings_of
 from utils.starts import final_name
 
 LINEAR_MODE_CONNECTIVITY = "linear mode connectivity"
@@ -39,7 +39,7 @@ class Comparison:
 
     def networks(self, run: Path) -> tuple[FinalNetwork, FinalNetwork]:
         """The two networks in a run: its default final seed, and where another is needed the one after it."""
-        seed = read_json(run / CONFIG_FILE)["settings"]["seed"] + 1
+        seed = settings_of(run)["seed"] + 1
         second_init = seed if self.same_initialization else seed + 1
         second_order = seed if self.same_order else seed + 1
         return FinalNetwork(self.first, seed, seed), FinalNetwork(self.second, second_init, second_order)
@@ -87,11 +87,15 @@ def missing_trainings(run: Path, level: int, comparisons: Sequence[Comparison]) 
 
 def run_flags(run: Path) -> list[str]:
     """The flags that continue a run in its folder, with its settings."""
-    config = read_json(run / CONFIG_FILE)
-    places = {"data_root": config["about"]["flags"]["data_root"], "device": config["about"]["flags"]["device"]}
     flags = []
-    for name, value in (config["settings"] | places | {"runs_dir": run.parent, "name": run.name}).items():
-        if value is not None:
+    for name, value in (settings_of(run) | {"runs_dir": run.resolve().parent, "name": run.resolve().name}).items():
+        if value is not None and name != "data":
             values = value if isinstance(value, list) else [value]
             flags += [f"--{name.replace('_', '-')}", *map(str, values)]
     return flags
+
+
+def planned_level(run: Path) -> int:
+    """The last level that the run has finished, or that its first command asked for."""
+    finished = [int(level.name.removeprefix("level_")) for level in run.glob("level_*") if is_finished(level)]
+    return max([read_json(run / CONFIG_FILE)["about"]["flags"]["levels"], *finished])

@@ -6,7 +6,11 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises ValueError, which says what is there, for a device that is not."""
+    """``auto`` is CUDA where there is one. Raises ValueError, which says what is there, for a device that is not.
+
+    Convolutions keep full float32 there: cuDNN's default, TF32, would round every reported evaluation.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -1,5 +1,6 @@
 """The pictures of error barriers: curves over α with mean and standard deviation, and heat maps of all pairs."""
 
+import io
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ matplotlib.use("Agg")  # no display is needed
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from utils.checkpoint import write_atomically
 
 # Curves are told apart by colour and by line style, so that they survive a printer.
 LINE_STYLES = ("-", "--", "-.", ":")
@@ -87,6 +90,8 @@ def heat_map(title: str, labels: Sequence[str], matrix: Sequence[Sequence[float]
 
 def save_figure(figure: Figure, path: Path) -> None:
     """``path`` without its ending, as .png and .pdf. A PDF's date would make equal pictures differ."""
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    for ending, options in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
+        picture = io.BytesIO()
+        figure.savefig(picture, format=ending[1:], **options)
+        write_atomically(path.with_suffix(ending), picture.getbuffer())
     plt.close(figure)

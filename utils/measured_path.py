@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.augmentation import Augmentation
 from data.batches import evaluation_batches, training_batches
 from data.dataset import Dataset
 from utils.blueprint import Blueprint, load_network
@@ -25,11 +26,11 @@ from utils.mode_connectivity import (
     measure_with_own_statistics,
 )
 from utils.run_folder import (
-    CONFIG_FILE,
     NETWORK_FILE,
     SUMMARY_FILE,
     RunFolderError,
     claim_stage,
+    is_run,
     read_json,
     write_csv,
     write_json,
@@ -65,7 +66,6 @@ class PathMeasurement:
     """How paths are measured, and where the results go."""
 
     dataset: Dataset
-    batch_size: int
     augment: bool
     alphas: Sequence[float]
     epsilon: float | None
@@ -83,10 +83,11 @@ def read_network(path: Path) -> TrainedNetwork:
         blueprint, content = load_network(file)
     except CheckpointError as error:
         raise CheckpointError(f"{error}: name a network.pt that main.py wrote, or have it trained again") from error
-    parents = file.resolve().parents
-    run = next((parent for parent in parents if (parent / CONFIG_FILE).exists()), None)
+    stage = file.resolve().parent
+    run = next((parent for parent in (stage.parent, stage.parent.parent) if is_run(parent)), None)
+    own_name = stage.name if file.name == NETWORK_FILE else file.stem
     return TrainedNetwork(
-        label=f"{run.name}-{parents[0].name}" if run else parents[0].name,
+        label=f"{run.name}-{own_name}" if run else own_name,
         run=run,
         blueprint=blueprint,
         state=content["model"],
@@ -108,11 +109,22 @@ def check_comparable(networks: Sequence[TrainedNetwork]) -> None:
                     f"{first.label} has {name} {values[0]} and {other.label} has {values[1]}: "
                     "only networks of the same kind have a path between them"
                 )
-        if first.settings["train_images_per_class"] != other.settings["train_images_per_class"]:
+        if first.settings["data"] != other.settings["data"]:
             raise RunFolderError(
-                f"{first.label} and {other.label} were trained on different numbers of images a class: "
-                "their batch-norm statistics belong to different data"
+                f"{first.label} was trained on {first.settings['data']}, and {other.label} on "
+                f"{other.settings['data']}: their batch-norm statistics belong to different data"
             )
+
+
+def tell_apart(networks: Sequence[TrainedNetwork]) -> list[TrainedNetwork]:
+    """The networks with labels that differ: equal ones get a piece of their fingerprints."""
+    labels = [network.label for network in networks]
+    return [
+        network
+        if labels.count(network.label) == 1
+        else replace(network, label=f"{network.label}-{fingerprint(network.state)[:8]}")
+        for network in networks
+    ]
 
 
 def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement) -> dict:
@@ -122,8 +134,8 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
     folder = measurement.folder / path_name(first.label, second.label, measurement.augment)
     with claim_stage(folder):
         check_fingerprints(folder, first, second)
-        ends = [check_end(end, measurement) for end in (second, first)]
         rows = measure_positions(first, second, measurement, folder)
+        ends = [check_end(end, row["test_error"], measurement) for end, row in ((second, rows[0]), (first, rows[-1]))]
         summary = summarize(first, second, measurement, ends, rows)
         write_json(folder / SUMMARY_FILE, summary)
         curves = [
@@ -132,13 +144,27 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
         ]
         save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
     print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
-    for end in ends:
-        if end["test_error"] != end["recorded_test_error"]:
-            print(
-                f"note: {end['network']} has a test error of {end['test_error']} % here and "
-                f"{end['recorded_test_error']} % when it was trained"
-            )
+    report_ends(ends, images=len(measurement.dataset.test))
     return summary
+
+
+def report_ends(ends: Sequence[dict], images: int) -> None:
+    """Say where an end's test error differs, by at least one image, from the one that its training recorded."""
+    one_image = 100 / images
+    for end in ends:
+        recorded = end["recorded_test_error"]
+        if recorded is None:
+            continue
+        if abs(end["test_error"] - recorded) > one_image / 2:
+            print(
+                f"note: {end['network']} was recorded with {recorded:.2f} % test error, its file has "
+                f"{end['test_error']:.2f} % here: other data, another device, or a changed file"
+            )
+        elif abs(end["reestimated_test_error"] - recorded) > one_image / 2:
+            print(
+                f"note: {end['network']} was recorded with {recorded:.2f} % test error and has "
+                f"{end['reestimated_test_error']:.2f} % with re-estimated batch-norm statistics, as on the path"
+            )
 
 
 def path_name(first: str, second: str, augment: bool) -> str:
@@ -146,8 +172,13 @@ def path_name(first: str, second: str, augment: bool) -> str:
 
 
 def check_fingerprints(folder: Path, first: TrainedNetwork, second: TrainedNetwork) -> None:
-    """Positions that are kept belong to these very weights. Raises RunFolderError where they belong to others."""
-    fingerprints = {"first": fingerprint(first.state), "second": fingerprint(second.state)}
+    """Positions that are kept belong to these very weights and data. Raises RunFolderError where they do not."""
+    fingerprints = {
+        "first": fingerprint(first.state),
+        "second": fingerprint(second.state),
+        "data": first.settings["data"],
+        "batch_size": first.settings["batch_size"],
+    }
     file = folder / FINGERPRINTS_FILE
     if not file.exists():
         write_json(file, fingerprints)
@@ -163,13 +194,14 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_end(end: TrainedNetwork, measurement: PathMeasurement) -> dict:
-    """An end as it was saved, batch-norm statistics included, beside the test error recorded for it, in %."""
+def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurement) -> dict:
+    """The test errors of an end in %: recorded by its training, as it was saved, and as it stands on the path."""
+    errors = {"network": end.label, "reestimated_test_error": reestimated}
     if end.result is None:
-        return {"network": end.label, "recorded_test_error": None, "test_error": None}
+        return errors | {"recorded_test_error": None, "test_error": None}
     network = end.blueprint.build(end.state, end.masks, measurement.dataset.mean.device)
     test = evaluate(network, evaluation_batches(measurement.dataset, measurement.dataset.test))
-    return {"network": end.label, "recorded_test_error": end.result["test_error"], "test_error": test.error}
+    return errors | {"recorded_test_error": end.result["test_error"], "test_error": test.error}
 
 
 def measure_positions(
@@ -197,11 +229,10 @@ def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float
     # What survives in either network survives between them: there is nothing to mask.
     state = interpolate_states(first.state, second.state, blueprint.learnable, alpha)
     network = blueprint.build(state, blueprint.dense_masks(), dataset.mean.device)
-    if measurement.augment:
-        # The same images in the same order at every position, so that positions differ in nothing but α.
-        train = training_batches(dataset, measurement.batch_size, derive_seed(0, "error barrier"))
-    else:
-        train = evaluation_batches(dataset, dataset.train)
+    # The same images in the same order at every position, so that positions differ in nothing but α; a random order,
+    # because the statistics of a batch from a set that is sorted by class are those of a class.
+    seen = dataset if measurement.augment else replace(dataset, augmentation=Augmentation())
+    train = training_batches(seen, first.settings["batch_size"], derive_seed(0, "error barrier"))
     training, test = measure_with_own_statistics(network, train, evaluation_batches(dataset, dataset.test))
     return {
         "alpha": alpha,
@@ -222,7 +253,7 @@ def benchmark_position(network: TrainedNetwork, measurement: PathMeasurement, ro
     @torch.no_grad()
     def bare_passes() -> None:
         bare.train()
-        for images, _ in training_batches(dataset, measurement.batch_size, seed):
+        for images, _ in training_batches(dataset, network.settings["batch_size"], seed):
             bare(images)
         bare.eval()
         for images, _ in evaluation_batches(dataset, dataset.test):
@@ -249,7 +280,7 @@ def benchmark_position(network: TrainedNetwork, measurement: PathMeasurement, ro
 
 
 def summarize(
-    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: dict, rows: list[dict]
+    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: list[dict], rows: list[dict]
 ) -> dict:
     """What ``barrier.json`` holds. Barriers are in percentage points of test error."""
     alphas, errors = measurement.alphas, [row["test_error"] for row in rows]

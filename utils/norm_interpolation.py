@@ -31,7 +31,9 @@ def initial_normalization(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in normalization_parameters(network).items()}
 
 
-def interpolate_normalization(current: Mapping[str, Tensor], initial: Mapping[str, Tensor], alpha: Tensor):
+def interpolate_normalization(
+    current: Mapping[str, Tensor], initial: Mapping[str, Tensor], alpha: Tensor
+) -> dict[str, Tensor]:
     """(ψ, ψ_init)_α = α·ψ + (1−α)·ψ_init by name, equation 2; ``alpha`` is a 0-d tensor, one for all layers.
 
     Nothing is stored in the network: the caller hands the result to ``torch.func.functional_call``, so α can reach

@@ -108,7 +108,8 @@ def prune_by_magnitude(weights: Mapping[str, Tensor], masks: Masks, prune_rate: 
 def apply_masks(weights: list[Tensor], masks: list[Tensor]) -> None:
     """Set the pruned weights to zero, in place. After every optimizer step this equals a masked forward, bit for bit,
     on the surviving weights; it leaves no pruned weight for momentum or weight decay to bring back."""
-    torch._foreach_mul_(weights, masks)
+    if weights:  # a dense network of one's own may have no masks
+        torch._foreach_mul_(weights, masks)
 
 
 def survivors(masks: Masks) -> int:

@@ -11,13 +11,24 @@ from data.batches import evaluation_batches
 from data.dataset import Dataset
 from utils.blueprint import State
 from utils.pruning import Masks, remaining_ratio, remaining_ratio_of_all
-from utils.run_folder import BARRIERS_FOLDER, CONFIG_FILE, SUMMARY_FILE, RunFolderError, read_json, read_results
+from utils.run_folder import (
+    BARRIERS_FOLDER,
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    RunFolderError,
+    is_run,
+    read_json,
+    read_results,
+    settings_of,
+)
 from utils.signed_mask import count_sign_flips
 from utils.starts import STARTS, final_name
 from utils.training import evaluate
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
 TRIAL_SETTINGS = {"seed"}
+# Settings that decide a dense network.
+DENSE_SETTINGS = ("dataset", "arch", "data", "final_epochs", "lr", "momentum", "weight_decay", "batch_size")
 METHOD_NAMES = {"dense": "dense", "lrr": "LRR", "aws": "AWS", "signed_mask": "signed mask"}  # in a table's order
 COLUMNS = ("network", "start", "level", "remaining", "test accuracy %", "n")
 BARRIER_COLUMN = "barrier to solution"
@@ -51,30 +62,27 @@ def sign_statistics(trained: State, previous: State, initial: State, masks: Mask
 
 
 def check_same_experiments(runs: Sequence[Path]) -> None:
-    """Raises RunFolderError where two runs of one data set, architecture and method differ in a setting, since their
-    mean would mean nothing, and where a folder is no run."""
+    """Raises RunFolderError where two runs of one data set, architecture and method differ in a setting, or two runs
+    with dense networks in one that decides those: their mean would mean nothing. And where a folder is no run."""
     first_of: dict[tuple, tuple[Path, dict]] = {}
     for run in runs:
-        if not (run / CONFIG_FILE).exists():
-            raise RunFolderError(f"{run} is no run folder, it has no {CONFIG_FILE}: name one that main.py made")
-        settings = read_json(run / CONFIG_FILE)["settings"]
-        experiment = (settings["dataset"], settings["arch"], settings["method"])
-        first, expected = first_of.setdefault(experiment, (run, settings))
-        differing = [
-            key
-            for key in dict.fromkeys([*expected, *settings])
-            if key not in TRIAL_SETTINGS and expected.get(key) != settings.get(key)
-        ]
-        if differing:
-            listed = ", ".join(f"{key} {expected.get(key)} and {settings.get(key)}" for key in differing)
-            raise RunFolderError(f"{first} and {run} cannot be averaged, they differ in {listed}: name the runs to use")
+        settings = settings_of(run)
+        kinds = {settings["method"]: [key for key in settings if key not in TRIAL_SETTINGS]}
+        if any(result["start"] == "dense" for result in read_results(run)):
+            kinds["dense networks"] = list(DENSE_SETTINGS)
+        for kind, keys in kinds.items():
+            first, expected = first_of.setdefault((settings["dataset"], settings["arch"], kind), (run, settings))
+            differing = [key for key in keys if expected.get(key) != settings.get(key)]
+            if differing:
+                listed = ", ".join(f"{key} {expected.get(key)} and {settings.get(key)}" for key in differing)
+                raise RunFolderError(
+                    f"{first} and {run} cannot be averaged ({kind}), they differ in {listed}: name the runs to use"
+                )
 
 
 def comparable_results(runs: Sequence[Path]) -> list[dict]:
-    """The final trainings' results of all runs, with their error barriers to the solution where they were measured.
-
-    Raises RunFolderError as ``check_same_experiments`` does.
-    """
+    """The final trainings' results of all runs, with their run and, where it was measured, their error barrier to the
+    solution. Raises RunFolderError as ``check_same_experiments`` does."""
     check_same_experiments(runs)
     results = []
     for run in runs:
@@ -82,10 +90,8 @@ def comparable_results(runs: Sequence[Path]) -> list[dict]:
         for result in read_results(run):
             if result["kind"] == "final":
                 # Two solutions have a barrier between them too: that is SGD noise.
-                barrier = (
-                    None if result["start"] == "subnetwork" else barriers.get(label_of(run, result, result["start"]))
-                )
-                results.append(result | {"barrier_to_solution": barrier})
+                own = None if result["start"] == "subnetwork" else label_of(run, result, result["start"])
+                results.append(result | {"run": run.name, "barrier_to_solution": barriers.get(own)})
     return results
 
 
@@ -106,21 +112,10 @@ def label_of(run: Path, result: dict, start: str) -> str:
 def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
     """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
     percentage points, and what it was taken from. None where there are fewer than two."""
-    alike = (
-        "dataset",
-        "arch",
-        "train_images_per_class",
-        "final_epochs",
-        "lr",
-        "momentum",
-        "weight_decay",
-        "batch_size",
-    )
     errors = {}
-    for config in sorted(runs.glob(f"*/{CONFIG_FILE}")):
-        theirs = read_json(config)["settings"]
-        if all(theirs[name] == settings[name] for name in alike):
-            for result in read_results(config.parent):
+    for run in sorted(config.parent for config in runs.glob(f"*/{CONFIG_FILE}")):
+        if is_run(run) and all(settings_of(run)[name] == settings[name] for name in DENSE_SETTINGS):
+            for result in read_results(run):
                 if result["start"] == "dense":
                     errors[result["init_seed"], result["order_seed"]] = result["test_error"]
     if len(errors) < 2:
@@ -129,10 +124,13 @@ def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
 
 
 def summary_rows(results: Sequence[dict]) -> list[dict]:
-    """One row a data set, network, method, start and level: mean and sample standard deviation of the test accuracy."""
+    """One row a data set, network, method, start and level: mean and sample standard deviation of the test accuracy.
+
+    A trial is a run: what a run has trained several times, with other order seeds say, is averaged first, so that n
+    counts runs. Of a single run, n counts its networks. Dense networks count once each, whatever run trained them.
+    """
     groups = defaultdict(list)
     for result in results:
-        # The dense network is the same whatever the method of the run that it was trained in.
         method = -1 if result["start"] == "dense" else list(METHOD_NAMES).index(result["method"])
         key = (result["dataset"], result["arch"], result["level"] or 0, method, list(STARTS).index(result["start"]))
         groups[key].append(result)
@@ -140,22 +138,31 @@ def summary_rows(results: Sequence[dict]) -> list[dict]:
 
 
 def _summary_row(results: list[dict]) -> dict:
-    first, accuracies = results[0], [result["test_accuracy"] for result in results]
-    method = METHOD_NAMES[first["method"]]
-    dense = first["start"] == "dense"
+    first = results[0]
+    what = "dense" if first["start"] == "dense" else f"{METHOD_NAMES[first['method']]} {first['start']}"
     remaining = statistics.mean(result["remaining_ratio"] for result in results)
-    barriers = [result["barrier_to_solution"] for result in results if result.get("barrier_to_solution") is not None]
+    accuracies, barriers = (_trials(results, key) for key in ("test_accuracy", "barrier_to_solution"))
     return {
         "network": f"{first['dataset']} {first['arch']}",
-        "start": f"dense {STARTS['dense'].formula}"
-        if dense
-        else f"{method} {first['start']} {STARTS[first['start']].formula}",
+        "start": f"{what} {STARTS[first['start']].formula}",
         "level": "-" if first["level"] is None else first["level"],
         "remaining": f"{remaining:.3f}",
         "test accuracy %": mean_and_deviation(accuracies),
         "n": len(accuracies),
         BARRIER_COLUMN: mean_and_deviation(barriers) if barriers else "",
     }
+
+
+def _trials(results: list[dict], key: str) -> list[float]:
+    """The values whose mean and deviation are reported."""
+    values: dict[object, list[float]] = defaultdict(list)
+    for index, result in enumerate(results):
+        if result.get(key) is not None:
+            if result["start"] == "dense":
+                values[result["init_seed"], result["order_seed"]] = [result[key]]
+            else:
+                values[result["run"] if len({other["run"] for other in results}) > 1 else index].append(result[key])
+    return [statistics.mean(trial) for trial in values.values()]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

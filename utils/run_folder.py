@@ -55,7 +55,7 @@ def _check_settings(config: Path, settings: dict) -> None:
     before = read_json(config).get("settings", {})
     settings = json.loads(json.dumps(settings))  # as they would be read: tuples are lists in the file
     differences = [
-        f"--{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
+        f"{'' if key == 'data' else '--'}{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
         for key in dict.fromkeys([*settings, *before])
         if settings.get(key) != before.get(key)
     ]
@@ -83,7 +83,7 @@ def _lock(folder: Path, wait: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise RunFolderError(f"{folder} is being trained by another process: wait for it, or stop it") from error
+            raise RunFolderError(f"{folder} is being worked on by another process: wait for it, or stop it") from error
         yield
 
 
@@ -96,10 +96,27 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}): delete {path.parent} to have it made again") from error
+        raise RunFolderError(f"{path} is damaged ({error}): {_remedy(path)}") from error
     if not isinstance(content, dict):
-        raise RunFolderError(f"{path} is damaged: delete {path.parent} to have it made again")
+        raise RunFolderError(f"{path} is damaged: {_remedy(path)}")
     return content
+
+
+def _remedy(path: Path) -> str:
+    damaged = path if path.name == CONFIG_FILE else path.parent
+    return f"delete {damaged} and run the same command again"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run of this program, and no other program's folder with a ``config.json``."""
+    return (folder / CONFIG_FILE).exists() and "dataset" in read_json(folder / CONFIG_FILE).get("settings", {})
+
+
+def settings_of(run: Path) -> dict:
+    """The settings of a run. Raises RunFolderError where the folder is no run."""
+    if not is_run(run):
+        raise RunFolderError(f"{run} is no run folder, it has no {CONFIG_FILE} of a run: name one that main.py made")
+    return read_json(run / CONFIG_FILE)["settings"]
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:

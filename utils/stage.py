@@ -138,11 +138,14 @@ def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage, 
     try:
         content = checkpoint.load(path)
         model, momentum, rows = content["model"], content["optimizer"], content["rows"]
-    except (CheckpointError, KeyError) as error:
+        expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if {name: tensor.shape for name, tensor in model.items()} != expected:
+            raise CheckpointError(f"{path} belongs to another network")
+        optimizer.load_state_dict(momentum)
+    except (CheckpointError, KeyError, ValueError) as error:
         progress.note(f"{error}: {stage.title} starts again from its beginning")
         return []
     network.load_state_dict(model)
-    optimizer.load_state_dict(momentum)
     return rows
 
 
@@ -152,4 +155,9 @@ def finish_stage(
     """Keep what the stage is for. The network is written last: where it is, the stage is finished."""
     write_json(folder / RESULT_FILE, result)
     blueprint.save_network(folder / NETWORK_FILE, state, masks, initial_norms, settings=settings, result=result)
+    discard_unfinished(folder)
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove the state of a stage in progress, once the stage is finished."""
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
