@@ -40,6 +40,8 @@ from utils.mode_connectivity import positions
 from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
 from utils.run_folder import BARRIERS_FOLDER, RunFolderError, claim_stage, settings_of, write_csv, write_json
 
+MOST_POINTS = 1001
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
 # ---------------------------------------------------------------------------------------------------------------------
@@ -94,8 +96,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give one network: a network.pt file or its folder")
     if not (args.runs or args.normalization_path or args.benchmark) and len(args.networks) < 2:
         parser.error("give at least two networks, network.pt files or their folders; or --runs")
-    if args.points < 2:
-        parser.error("--points counts the two ends: give at least 2")
+    if args.list_missing and not args.runs:
+        parser.error("--list-missing goes with --runs")
+    if not 2 <= args.points <= MOST_POINTS:
+        parser.error(f"--points counts the two ends: give 2 to {MOST_POINTS}")
+    if args.level < 0:
+        parser.error("--level counts from 0")
+    if args.epsilon is not None and not args.epsilon >= 0:
+        parser.error("--epsilon is a number of percentage points, at least 0")
+    # Named twice, a run would be two trials and a network two rows of a matrix.
+    args.runs = args.runs and list(dict.fromkeys(run.resolve() for run in args.runs))
+    if len(args.networks) > 2:
+        args.networks = list(dict.fromkeys(path.resolve() for path in args.networks))
     try:
         args.device = choose_device(args.device)
     except ValueError as error:
@@ -213,7 +225,10 @@ class ComparedRuns:
         }
 
     def curve(self, alphas: Sequence[float]) -> Curve:
-        trials = [[position["test_error"] for position in summary["positions"]] for summary in self.summaries]
+        trials = [
+            [position["test_error"] for position in summary["positions"] if position["alpha"] in alphas]
+            for summary in self.summaries
+        ]
         color = COLORS.get((self.method, self.comparison.first))
         return Curve(f"{METHOD_NAMES[self.method]} {self.comparison.title}", alphas, trials, color)
 

@@ -9,6 +9,7 @@ utils/training.py.
 
 import argparse
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from utils.progress import JobProgress
 from utils.pruning import Masks, planned_survivors, prune_by_magnitude
 from utils.results import comparable_results, markdown_table, measure, sign_statistics, summary_rows
 from utils.run_folder import (
+    BARRIERS_FOLDER,
     NETWORK_FILE,
     SIGNED_MASK_FILE,
     claim_stage,
@@ -137,7 +139,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     machine.add_argument("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
     machine.add_argument(
-        "--checkpoint-seconds", type=float, default=60.0, help="least time between two saves inside a stage"
+        "--checkpoint-seconds", type=seconds, default=60.0, help="least time between two saves inside a stage"
     )
     args = parser.parse_args(argv)
     complete_arguments(parser, args)
@@ -174,6 +176,8 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--device {error}")
     if args.name is None:
         args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
+    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name == BARRIERS_FOLDER:
+        parser.error(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
 
 
 def prunes(args: argparse.Namespace) -> bool:
@@ -186,6 +190,10 @@ def positive_int(text: str) -> int:
 
 def count(text: str) -> int:
     return checked(int(text), lambda value: value >= 0, "at least 0")
+
+
+def seconds(text: str) -> float:
+    return checked(float(text), lambda value: value >= 0, "at least 0")
 
 
 def positive_float(text: str) -> float:

@@ -24,7 +24,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def print_table(args: argparse.Namespace) -> None:
     found = sorted(config.parent for config in args.runs_dir.glob(f"*/{CONFIG_FILE}"))
-    results = comparable_results(args.runs or [run for run in found if is_run(run)])
+    named = list(dict.fromkeys(run.resolve() for run in args.runs))  # named twice, a run would be two trials
+    results = comparable_results(named or [run for run in found if is_run(run)])
     if not results:
         raise RunFolderError("there is no finished final training: run main.py first, or name other runs")
     print(markdown_table(summary_rows(results)))

@@ -13,6 +13,7 @@ import os
 import sys
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a prog
 
 from data.dataset import DataError
 from data.tiny_imagenet import IMAGE_SIZE, PREPARED_FILE
+from utils.errors import refuse
 
 FOLDER = "tiny-imagenet-200"
 
@@ -45,6 +47,7 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Decode the official Tiny-ImageNet archive into one file.")
+    parser.error = partial(refuse, parser)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument(
         "--archive", type=Path, help=f"the archive or the unpacked folder (default: {FOLDER}[.zip] in the data root)"

@@ -27,7 +27,8 @@ def load_tiny_imagenet(root: Path) -> tuple[LabelledImages, LabelledImages, int]
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
         raise DataError(
-            f"{path} is damaged ({error}): run python data/preprocess_tiny_imagenet.py --data-root {root} again"
+            f"{path} is damaged ({error}): delete it and run python data/preprocess_tiny_imagenet.py "
+            f"--data-root {root} again"
         ) from error
     return splits[0], splits[1], classes
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: bash script/quickstart.sh [flags of main.py]
+# Usage: bash script/quickstart.sh [flags of main.py, but for the data set, the network, seeds and folders]
 # The paper's central comparison in small: dense, LRR and AWS on 1,797 embedded digits, three trials, on the CPU.
 # Interrupted, it goes on where it was.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"

@@ -135,6 +135,22 @@ def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, capsys):
     assert measured == []  # 0, 0.2 .. 1 are there
 
 
+def test_a_coarser_grid_does_not_lower_a_barrier_that_was_found(runs, tmp_path, monkeypatch, capsys):
+    pair = final(runs, "level_02_signs_seed2"), final(runs, "level_02_signs_seed2", method="lrr")
+    run_program(monkeypatch, capsys, *pair, "--out", tmp_path, "--points", "5")
+    found = summary_of(tmp_path)["barrier"]
+    run_program(monkeypatch, capsys, *pair, "--out", tmp_path, "--points", "2")
+    assert summary_of(tmp_path)["barrier"] == found
+    assert len(summary_of(tmp_path)["positions"]) == 5
+
+
+def test_a_run_named_twice_is_one_trial(runs, tmp_path, monkeypatch, capsys):
+    run = runs / "digits_resnet20_aws_seed1"
+    flags = ("--level", "2", "--comparisons", "lmc-signs", "--points", "3", "--out", tmp_path)
+    _, out, _ = run_program(monkeypatch, capsys, "--runs", run, run / ".", *flags)
+    assert "(n = 1)" in out
+
+
 def test_positions_of_other_weights_are_not_taken(runs, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "run"
     shutil.copytree(final(runs, "level_02_signs_seed2"), copy)
@@ -247,6 +263,9 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, capsys):
         ((signs, other), "digits_resnet20_aws_seed1-level_02_signs_seed2 has arch resnet20", "has resnet32"),
         ((signs, signs, "--points", "1"), "--points"),
         ((signs, signs, "--runs", runs), "not both"),
+        ((signs, signs, "--epsilon", "nan"), "--epsilon"),
+        ((signs, signs, "--list-missing"), "--list-missing goes with --runs"),
+        ((runs / "digits_resnet20_aws_seed1", signs), "name the folder of a level or a final training"),
         (("--runs", tmp_path), "is no run folder"),
         (("--runs", runs / "digits_resnet20_dense_seed1"), "none of the runs has levels"),
         (("--normalization-path", signs, signs), "give one network"),

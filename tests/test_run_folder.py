@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from utils.checkpoint import save
 from utils.run_folder import (
     NETWORK_FILE,
     RESULT_FILE,
@@ -34,6 +35,17 @@ def test_other_settings_are_refused_by_name(tmp_path):
     open_run_folder(tmp_path, SETTINGS, {}, "")
     with pytest.raises(RunFolderError, match=r"other settings: --lr 0.2 \(there: 0.1\), --alpha-range .*--name"):
         open_run_folder(tmp_path, SETTINGS | {"lr": 0.2, "alpha_range": (0.5, 1.0)}, {}, "")
+
+
+def test_a_lost_result_is_taken_from_its_network(tmp_path):
+    """And so is a damaged one: what was finished is neither lost nor to be deleted."""
+    stage = tmp_path / "final" / "signs_seed2"
+    stage.mkdir(parents=True)
+    save(stage / NETWORK_FILE, {"result": {"kind": "final", "test_accuracy": 60.0}})
+    for damage in (lambda: None, lambda: (stage / RESULT_FILE).write_text("{"), (stage / RESULT_FILE).unlink):
+        damage()
+        assert read_results(tmp_path) == [{"kind": "final", "test_accuracy": 60.0}]
+        assert json.loads((stage / RESULT_FILE).read_text())["kind"] == "final"
 
 
 def test_a_damaged_configuration_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Errors that a person can mend, as one line: what is wrong and what to do."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 
@@ -33,6 +34,9 @@ REMEDIES = {
     errno.EROFS: "choose a folder that can be written with --runs-dir",
     errno.EACCES: "choose a folder that you may use",
     errno.ENOENT: "check the path",
+    errno.ENOTDIR: "name a folder that is one, or could be made",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 
@@ -41,6 +45,8 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
 
     Any other exception is a defect of this program and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without θ and ± must not end a finished job
     try:
         job()
     except KeyboardInterrupt:

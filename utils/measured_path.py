@@ -40,6 +40,7 @@ from utils.training import evaluate
 
 POSITIONS_FILE = "positions.csv"
 FINGERPRINTS_FILE = "networks.json"
+POSITION_COLUMNS = ("alpha", "test_error", "test_loss", "train_error", "train_loss")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,10 @@ def read_network(path: Path) -> TrainedNetwork:
     damaged or not ours."""
     file = path / NETWORK_FILE if path.is_dir() else path
     if not file.exists():
-        raise RunFolderError(f"{file} is missing: train that network first, or name another")
+        raise RunFolderError(
+            f"{file} is missing: name the folder of a level or a final training "
+            "(script/calculate_error_barrier.sh trains what its comparisons lack)"
+        )
     try:
         blueprint, content = load_network(file)
     except CheckpointError as error:
@@ -139,7 +143,7 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
         summary = summarize(first, second, measurement, ends, rows)
         write_json(folder / SUMMARY_FILE, summary)
         curves = [
-            Curve(label, measurement.alphas, [[row[f"{key}_error"] for row in rows]])
+            Curve(label, [row["alpha"] for row in rows], [[row[f"{key}_error"] for row in rows]])
             for label, key in (("test", "test"), ("training", "train"))
         ]
         save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
@@ -207,20 +211,24 @@ def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurem
 def measure_positions(
     first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, folder: Path
 ) -> list[dict]:
-    """One row a position, in the order of α; a row is kept as soon as it is there."""
+    """One row a position, in the order of α, those of earlier commands included: a coarser grid later must not lower
+    a barrier that was found. A row is kept as soon as it is there."""
     known = {row["alpha"]: row for row in read_positions(folder / POSITIONS_FILE)}
     for alpha in tqdm(measurement.alphas, desc="positions", leave=False, disable=not sys.stderr.isatty()):
         if alpha not in known:
             known[alpha] = measure_position(first, second, alpha, measurement)
             write_csv(folder / POSITIONS_FILE, [known[key] for key in sorted(known)])
-    return [known[alpha] for alpha in measurement.alphas]
+    return [known[alpha] for alpha in sorted(known)]
 
 
 def read_positions(path: Path) -> list[dict]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            return [{key: float(row[key]) for key in POSITION_COLUMNS} for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
 def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float, measurement: PathMeasurement) -> dict:
@@ -283,7 +291,7 @@ def summarize(
     first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: list[dict], rows: list[dict]
 ) -> dict:
     """What ``barrier.json`` holds. Barriers are in percentage points of test error."""
-    alphas, errors = measurement.alphas, [row["test_error"] for row in rows]
+    alphas, errors = [row["alpha"] for row in rows], [row["test_error"] for row in rows]
     barrier, above_line = error_barrier(alphas, errors), barrier_above_line(alphas, errors)
     epsilon = measurement.epsilon
     return {

@@ -83,9 +83,12 @@ def check_same_experiments(runs: Sequence[Path]) -> None:
 def comparable_results(runs: Sequence[Path]) -> list[dict]:
     """The final trainings' results of all runs, with their run and, where it was measured, their error barrier to the
     solution. Raises RunFolderError as ``check_same_experiments`` does."""
-    check_same_experiments(runs)
-    results = []
+    runs_with_results = [run for run in runs if any(r["kind"] == "final" for r in read_results(run))]
     for run in runs:
+        settings_of(run)
+    check_same_experiments(runs_with_results)
+    results = []
+    for run in runs_with_results:
         barriers = read_barriers(run)
         for result in read_results(run):
             if result["kind"] == "final":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.checkpoint import write_atomically
+from utils.checkpoint import load, write_atomically
 
 NETWORK_FILE = "network.pt"
 SIGNED_MASK_FILE = "signed_mask.npz"
@@ -96,15 +96,10 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}): {_remedy(path)}") from error
+        raise RunFolderError(f"{path} is damaged ({error}): delete that file and run the same command again") from error
     if not isinstance(content, dict):
-        raise RunFolderError(f"{path} is damaged: {_remedy(path)}")
+        raise RunFolderError(f"{path} is damaged: delete that file and run the same command again")
     return content
-
-
-def _remedy(path: Path) -> str:
-    damaged = path if path.name == CONFIG_FILE else path.parent
-    return f"delete {damaged} and run the same command again"
 
 
 def is_run(folder: Path) -> bool:
@@ -131,7 +126,20 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
 def read_results(run: Path) -> list[dict]:
     """The results of every finished network of a run: its levels, then its final trainings, by name."""
     stages = [*sorted(run.glob("level_*")), *sorted(run.glob("final/*"))]
-    return [read_json(stage / RESULT_FILE) for stage in stages if is_finished(stage)]
+    return [_read_result(stage) for stage in stages if is_finished(stage)]
+
+
+def _read_result(stage: Path) -> dict:
+    """A finished stage's ``result.json``; where it is lost or damaged, written again from the network, which has it."""
+    try:
+        result = read_json(stage / RESULT_FILE)
+        if "kind" in result:
+            return result
+    except (FileNotFoundError, RunFolderError):
+        pass
+    result = load(stage / NETWORK_FILE)["result"]
+    write_json(stage / RESULT_FILE, result)
+    return result
 
 
 def write_results_table(run: Path) -> None:

@@ -91,7 +91,7 @@ def load_signed_mask(path: Path) -> SignedMaskFile:
     except (OSError, SignedMaskError):
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
-        raise SignedMaskError(f"{path} is damaged or no signed-mask file ({error}): copy or make it again") from error
+        raise SignedMaskError(f"{path} is damaged or no signed-mask file: copy or make it again") from error
 
 
 def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
