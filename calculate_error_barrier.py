@@ -90,6 +90,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument("--out", type=Path, help="folder of the results (default: barriers in --runs-dir)")
     args = parser.parse_args(argv)
+    complete_arguments(parser, args)
+    return args
+
+
+def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what does not go together, and find the device."""
     if args.runs and args.networks:
         parser.error("give networks or --runs, not both")
     if (args.normalization_path or args.benchmark) and len(args.networks) != 1:
@@ -112,7 +118,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.device = choose_device(args.device)
     except ValueError as error:
         parser.error(f"--device {error}")
-    return args
 
 
 # ---------------------------------------------------------------------------------------------------------------------
