@@ -158,14 +158,15 @@ def _summary_row(results: list[dict]) -> dict:
 
 def _trials(results: list[dict], key: str) -> list[float]:
     """The values whose mean and deviation are reported."""
-    values: dict[object, list[float]] = defaultdict(list)
-    for index, result in enumerate(results):
-        if result.get(key) is not None:
-            if result["start"] == "dense":
-                values[result["init_seed"], result["order_seed"]] = [result[key]]
-            else:
-                values[result["run"] if len({other["run"] for other in results}) > 1 else index].append(result[key])
-    return [statistics.mean(trial) for trial in values.values()]
+    measured = [result for result in results if result.get(key) is not None]
+    if measured and measured[0]["start"] == "dense":
+        return list({(result["init_seed"], result["order_seed"]): result[key] for result in measured}.values())
+    values_of_run = defaultdict(list)
+    for result in measured:
+        values_of_run[result["run"]].append(result[key])
+    if len(values_of_run) == 1:
+        return [result[key] for result in measured]
+    return [statistics.mean(values) for values in values_of_run.values()]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
