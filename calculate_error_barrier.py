@@ -11,10 +11,8 @@ and one over the test images. Finished positions are kept and not measured again
 
 import argparse
 import shlex
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from itertools import combinations
@@ -23,10 +21,10 @@ from pathlib import Path
 import torch
 
 from data import Dataset, load_dataset
-from utils.comparisons import COLORS, COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
+from utils.comparisons import COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
 from utils.devices import choose_device
 from utils.errors import exit_status, refuse
-from utils.figures import Curve, comparison_figure, heat_map, save_figure
+from utils.figures import heat_map, panel_figure, save_figure
 from utils.measured_path import (
     PathMeasurement,
     TrainedNetwork,
@@ -37,6 +35,7 @@ from utils.measured_path import (
     tell_apart,
 )
 from utils.mode_connectivity import positions
+from utils.paper import MeasuredComparison, barrier_panels, barrier_records
 from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
 from utils.run_folder import BARRIERS_FOLDER, RunFolderError, claim_stage, settings_of, write_csv, write_json
 
@@ -117,7 +116,7 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
     try:
         args.device = choose_device(args.device)
     except ValueError as error:
-        parser.error(f"--device {error}")
+        parser.error(str(error))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,74 +207,37 @@ def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path)
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ComparedRuns:
-    """One comparison in all runs of a method: a summary of a path for every trial."""
-
-    method: str
-    comparison: Comparison
-    summaries: list[dict]
-
-    def row(self) -> dict:
-        heights = [summary["barrier"] for summary in self.summaries]
-        return {
-            "method": METHOD_NAMES[self.method],
-            "comparison": self.comparison.title,
-            "kind": self.comparison.panel,
-            "n": len(heights),
-            "barrier_mean": statistics.mean(heights),
-            "barrier_std": statistics.stdev(heights) if len(heights) > 1 else None,
-            "connected": sum(summary["connected"] is True for summary in self.summaries),
-            "epsilon": self.summaries[0]["epsilon"],
-        }
-
-    def curve(self, alphas: Sequence[float]) -> Curve:
-        trials = [
-            [position["test_error"] for position in summary["positions"] if position["alpha"] in alphas]
-            for summary in self.summaries
-        ]
-        color = COLORS.get((self.method, self.comparison.first))
-        return Curve(f"{METHOD_NAMES[self.method]} {self.comparison.title}", alphas, trials, color)
-
-
 def compare_runs(args: argparse.Namespace) -> None:
     """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
-    for (dataset, arch), runs_of in group_runs(args.runs).items():
+    for network, runs_of in group_runs(args.runs).items():
         level = common_level(runs_of, args.level)
         compared = []
         for method, runs in runs_of.items():
-            for name in args.comparisons:
-                pairs = [read_pair(run, level, COMPARISONS[name]) for run in runs]
+            for comparison in (COMPARISONS[name] for name in args.comparisons):
+                pairs = [read_pair(run, level, comparison) for run in runs]
                 measurement = prepare(args, pairs[0][0])
-                summaries = [measure_path(*pair, measurement) for pair in pairs]
-                compared.append(ComparedRuns(method, COMPARISONS[name], summaries))
-        report_comparisons(f"{dataset} {arch}, level {level}", compared, measurement)
+                summaries = tuple(measure_path(*pair, measurement) for pair in pairs)
+                compared.append(MeasuredComparison(network, method, comparison, len(pairs), summaries))
+        report_comparisons(f"{' '.join(network)}, level {level}", compared, measurement.folder)
 
 
 def read_pair(run: Path, level: int, comparison: Comparison) -> list[TrainedNetwork]:
-    return [read_network(network.folder(run, level)) for network in comparison.networks(run)]
+    trainings = comparison.trainings(settings_of(run)["seed"], level)
+    return [read_network(run / final.stage) for final in trainings]
 
 
-def report_comparisons(title: str, compared: Sequence[ComparedRuns], measurement: PathMeasurement) -> None:
-    target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
-    rows = [comparison.row() for comparison in compared]
-    panels: dict[str, list[Curve]] = {}
-    for comparison in compared:
-        panels.setdefault(comparison.comparison.panel, []).append(comparison.curve(measurement.alphas))
+def report_comparisons(title: str, compared: Sequence[MeasuredComparison], folder: Path) -> None:
+    target = folder / title.replace(", ", "_").replace(" ", "_")
+    rows = barrier_records(compared)
     with claim_stage(target):
         write_csv(target / "comparisons.csv", rows)
         write_json(target / "comparisons.json", {"title": title, "comparisons": rows})
-        save_figure(comparison_figure(title, panels), target / "comparisons")
+        save_figure(panel_figure(title, {"": barrier_panels(compared)}), target / "comparisons")
     print(f"\n{title}: {target}")
-    for row in rows:
-        spread = "" if row["barrier_std"] is None else f" ± {row['barrier_std']:.2f}"
-        verdict = (
-            "" if row["epsilon"] is None else f", below ε = {row['epsilon']:.2f} in {row['connected']} of {row['n']}"
-        )
-        print(
-            f"  {row['kind']}, {row['method']} {row['comparison']}: barrier {row['barrier_mean']:.2f}{spread} "
-            f"(n = {row['n']}){verdict}"
-        )
+    for row in compared:
+        epsilon = row.summaries[0]["epsilon"]
+        verdict = "" if epsilon is None else f", below ε = {epsilon:.2f} in {row.connected} of {row.counted}"
+        print(f"  {row.comparison.panel}, {row.label}: barrier {row.shown} (n = {row.counted}){verdict}")
 
 
 def missing_commands(args: argparse.Namespace) -> list[str]:

@@ -14,14 +14,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 import torchvision
+from torch import nn
 
 from data import DATASETS, Dataset, load_dataset
 from data.batches import training_batches
@@ -31,12 +32,16 @@ from utils.blueprint import Blueprint, State, load_network
 from utils.checkpoint import CheckpointError, plain_state
 from utils.devices import choose_device
 from utils.errors import exit_status, refuse
-from utils.optimization import constant_rate, decayed_rate
+from utils.gem_miner import GemMiner, freeze_rate, freezes_after, make_search_step, signed_constants
+from utils.optimization import constant_rate, cosine_rate, decayed_rate, sgd
+from utils.plan import PlannedRun
 from utils.progress import JobProgress
 from utils.pruning import Masks, planned_survivors, prune_by_magnitude
-from utils.results import comparable_results, markdown_table, measure, sign_statistics, summary_rows
+from utils.results import comparable_results, measure, sign_statistics, summary_table
+from utils.rewinding import INITIALIZATION_EPOCH, rewinding_epoch
 from utils.run_folder import (
     BARRIERS_FOLDER,
+    FIGURES_FOLDER,
     NETWORK_FILE,
     SIGNED_MASK_FILE,
     claim_stage,
@@ -54,13 +59,14 @@ from utils.signed_mask import (
     masks_of,
     save_signed_mask,
 )
-from utils.stage import Recipe, Stage, discard_unfinished, finish_stage, train_stage
-from utils.starts import STARTS, Origin, final_name
-from utils.tensorboard import LevelScalars
+from utils.stage import Recipe, Stage, discard_unfinished, finish_stage, run_stage, train_stage
+from utils.starts import STARTS, FinalTraining, Origin, choose_masks
+from utils.tensorboard import SCALARS_FOLDER, LevelScalars
 from utils.training import check_batch
 
-METHODS = ("dense", "lrr", "aws")
+METHODS = ("dense", "lrr", "aws", "imp", "wr", "gm")
 INITIALIZATION = "initialization"
+REWINDING_POINT = "rewinding_point"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -81,7 +87,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--method",
         choices=METHODS,
         default="aws",
-        help="how to prune; dense trains the whole network and needs no level",
+        help="how to prune: learning-rate rewinding without and with interpolated normalization, rewinding of the "
+        "weights to the initialization (imp) or into the warm-up (wr), Gem-Miner (gm; its recipe is in "
+        "script/cifar100_resnet32_gm.sh); dense trains the whole network and needs no level",
     )
     what.add_argument("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
     what.add_argument(
@@ -93,6 +101,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     pruning.add_argument("--levels", type=count, default=15, help="how often to prune and train")
     pruning.add_argument("--level-epochs", type=positive_int, default=10, help="epochs of a level")
     pruning.add_argument("--prune-rate", type=fraction, default=0.2, help="share of the survivors that a level removes")
+    pruning.add_argument(
+        "--pruning-schedule",
+        choices=("constant", "dense"),
+        default="constant",
+        help="learning rate within the warm-up and within each level: constant as in the paper, or decayed as in a "
+        "final training (classic LRR and IMP, with as many epochs as those)",
+    )
+    pruning.add_argument(
+        "--rewind-epoch",
+        type=count,
+        metavar="EPOCH",
+        help="epoch of the warm-up whose end the weights go back to, with --method wr (default: its last)",
+    )
     pruning.add_argument(
         "--alpha-range", type=share, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α"
     )
@@ -133,13 +154,29 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     optimization.add_argument("--weight-decay", type=share, default=5e-4, help="on every parameter")
     optimization.add_argument("--batch-size", type=positive_int, default=128, help="images a step")
 
+    optimization.add_argument(
+        "--decays-at",
+        type=share,
+        nargs="+",
+        default=[0.5, 0.75],
+        metavar="SHARE",
+        help="of a final training's epochs, at which its learning rate is divided by ten",
+    )
+
+    search = parser.add_argument_group("Gem-Miner's search, of --level-epochs for every level in --final-levels")
+    search.add_argument("--search-lr", type=positive_float, default=0.1, help="initial learning rate of the scores")
+    search.add_argument("--score-penalty", type=not_negative, default=1e-5, help="λ, weight of the scores' squares")
+
     machine = parser.add_argument_group("machine and folders")
     machine.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1")
     machine.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     machine.add_argument("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
     machine.add_argument(
-        "--checkpoint-seconds", type=seconds, default=60.0, help="least time between two saves inside a stage"
+        "--wait", action="store_true", help="wait for stages that another process works on, instead of stopping"
+    )
+    machine.add_argument(
+        "--checkpoint-seconds", type=not_negative, default=60.0, help="least time between two saves inside a stage"
     )
     args = parser.parse_args(argv)
     complete_arguments(parser, args)
@@ -165,18 +202,24 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
             parser.error(f"--start {start} needs a level, which --method dense has not: choose lrr or aws")
         if STARTS[start].needs_trained and not prunes(args):
             parser.error(f"--start {start} needs a level's own weights: a --signed-mask alone cannot give them")
+    if args.method == "gm":
+        args.warmup_epochs = 0  # it searches at initialization
+        if 0 in args.final_levels:
+            parser.error("--method gm searches for a mask: --final-levels counts from 1")
+    else:
+        args.search_lr = args.score_penalty = None
+    try:
+        args.rewind_epoch = rewinding_epoch(args.method, args.warmup_epochs, args.rewind_epoch)
+    except ValueError as error:
+        parser.error(f"--rewind-epoch: {error}")
     too_high = [level for level in args.final_levels if level > args.levels]
     if too_high:
         parser.error(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
     if args.alpha_range[0] > args.alpha_range[1]:
         parser.error("--alpha-range wants the low end first")
-    try:
-        args.device = choose_device(args.device)
-    except ValueError as error:
-        parser.error(f"--device {error}")
     if args.name is None:
         args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
-    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name == BARRIERS_FOLDER:
+    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
         parser.error(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
 
 
@@ -192,7 +235,7 @@ def count(text: str) -> int:
     return checked(int(text), lambda value: value >= 0, "at least 0")
 
 
-def seconds(text: str) -> float:
+def not_negative(text: str) -> float:
     return checked(float(text), lambda value: value >= 0, "at least 0")
 
 
@@ -220,24 +263,11 @@ def checked(value, is_good, wanted: str):
 
 
 @dataclass(frozen=True)
-class FinalTraining:
-    """One final training asked for; ``level`` is None where the start needs no level of this run."""
-
-    start: str
-    level: int | None
-    init_seed: int
-    order_seed: int
-
-    @property
-    def name(self) -> str:
-        return final_name(self.start, self.level, self.init_seed, self.order_seed)
-
-
-@dataclass(frozen=True)
 class Job:
     """What the stages of a run share."""
 
     args: argparse.Namespace
+    device: torch.device
     run: Path
     settings: dict
     blueprint: Blueprint
@@ -263,18 +293,18 @@ def run_job(args: argparse.Namespace) -> None:
     with job.progress:
         if prunes(args):
             once(job, INITIALIZATION, 0, partial(keep_initialization, job))
-            once(job, level_name(0), args.warmup_epochs, partial(warm_up, job))
-        for level in range(1, args.levels + 1):
-            once(job, level_name(level), args.level_epochs, partial(prune_and_train, job, level))
+        for level in planned_levels(args):
+            make = search_gem if args.method == "gm" else prune_and_train if level else warm_up
+            once(job, level_name(level), level_epochs(args, level), partial(make, job, level))
         for final in finals:
-            once(job, f"final/{final.name}", args.final_epochs, partial(train_final, job, final))
+            once(job, final.stage, args.final_epochs, partial(train_final, job, final))
     conclude(job)
 
 
 def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None]) -> None:
     """Have ``make`` fill the stage's folder, unless it is finished; no other process works on it meanwhile."""
     folder = job.run / stage
-    with claim_stage(folder):
+    with claim_stage(folder, job.args.wait):
         if is_finished(folder):
             job.progress.skip(epochs * len(job.dataset.train))
             discard_unfinished(folder)  # a process may have ended between finishing and this
@@ -283,59 +313,126 @@ def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None]) -> Non
 
 
 def keep_initialization(job: Job, folder: Path) -> None:
-    """θ_init: it holds ψ_init for AWS, and later signs are compared with it."""
-    initial = job.blueprint.initialize(job.args.seed)
+    """θ_init: it holds ψ_init for AWS, later signs are compared with it, and IMP goes back to it."""
+    initial = initialize(job, job.args.seed)
     masks = job.blueprint.dense_masks()
     job.blueprint.save_network(
         folder / NETWORK_FILE, initial, masks, job.norms_of(initial), settings=job.settings, result=None
     )
 
 
-def warm_up(job: Job, folder: Path) -> None:
-    """Dense training before the first level."""
+def initialize(job: Job, seed: int) -> State:
+    """θ_init: the network's own, or Gem-Miner's constants with its signs."""
+    initial = job.blueprint.initialize(seed)
+    if job.args.method == "gm":
+        return signed_constants(initial, job.blueprint.scored, job.blueprint.norms)
+    return initial
+
+
+def warm_up(job: Job, level: int, folder: Path) -> None:
+    """Dense training before the first level; weight rewinding keeps a state from the middle of it."""
     initial, masks = job.read(INITIALIZATION)
-    stage = pruning_stage(job, 0, folder, title="warm-up", epochs=job.args.warmup_epochs, first_step=0)
-    train_level(job, stage, 0, initial, masks)
+    network = job.blueprint.build(initial, masks, job.device)
+
+    def keep_rewinding_point(epochs_done: int) -> None:
+        if epochs_done == job.args.rewind_epoch < job.args.warmup_epochs:
+            (job.run / REWINDING_POINT).mkdir(exist_ok=True)
+            file = job.run / REWINDING_POINT / NETWORK_FILE
+            norms = job.norms_of(initial)
+            job.blueprint.save_network(file, plain_state(network), masks, norms, settings=job.settings, result=None)
+
+    hook = {"after_epoch": keep_rewinding_point} if job.args.method == "wr" else {}
+    stage = pruning_stage(job, level, folder, title="warm-up", **hook)
+    train_level(job, stage, level, network, initial, masks)
 
 
 def prune_and_train(job: Job, level: int, folder: Path) -> None:
-    """Remove the smallest of the surviving weights, then train on from the weights as they are (section 3.1)."""
+    """Remove the smallest of the surviving weights, then train on from the weights as they are (section 3.1), or from
+    where the method sets them back to."""
     args = job.args
     previous, masks = job.read(level_name(level - 1))
     masks = prune_by_magnitude(previous, masks, args.prune_rate)
-    first_step = args.warmup_epochs + (level - 1) * args.level_epochs
-    title = f"level {level}/{args.levels}"
-    stage = pruning_stage(job, level, folder, title=title, epochs=args.level_epochs, first_step=first_step)
-    train_level(job, stage, level, previous, masks)
+    network = job.blueprint.build(rewind(job, previous), masks, job.device)
+    stage = pruning_stage(job, level, folder, title=f"level {level}/{args.levels}")
+    train_level(job, stage, level, network, previous, masks)
+
+
+def rewind(job: Job, trained: State) -> State:
+    """What the surviving weights are when a level's training begins."""
+    epoch = job.args.rewind_epoch
+    if epoch is None:
+        return trained
+    if epoch == INITIALIZATION_EPOCH:
+        return job.read(INITIALIZATION)[0]
+    return job.read(level_name(0) if epoch == job.args.warmup_epochs else REWINDING_POINT)[0]
 
 
 def pruning_stage(job: Job, level: int, folder: Path, **described) -> Stage:
-    scalars = job.run / "tensorboard" / "pruning"
+    args = job.args
     return Stage(
         folder=folder,
-        order_seed=job.args.seed,
+        epochs=level_epochs(args, level),
+        order_seed=args.seed,
         purpose=level_name(level),
-        rate=constant_rate,
-        scalars=scalars,
+        rate=constant_rate if args.pruning_schedule == "constant" else final_rate(args),
+        scalars=job.run / SCALARS_FOLDER / "pruning",
+        first_step=sum(level_epochs(args, before) for before in range(level)),
         **described,
     )
 
 
-def train_level(job: Job, stage: Stage, level: int, previous: State, masks: Masks) -> None:
-    """Train θ ⊙ m, with interpolated normalization for AWS, and keep the level with its signed mask."""
+def final_rate(args: argparse.Namespace) -> Callable[[float, int, int], float]:
+    return partial(decayed_rate, decays_at=args.decays_at)
+
+
+def train_level(job: Job, stage: Stage, level: int, network: nn.Module, previous: State, masks: Masks) -> None:
+    """Train the subnetwork, with interpolated normalization for AWS, and keep the level with its signed mask."""
+    initial, _ = job.read(INITIALIZATION)
+    interpolated = job.norms_of(initial) if job.args.method == "aws" else {}
+    rows = train_stage(network, masks, interpolated, job.dataset, stage, job.recipe, job.progress)
+    keep_level(job, stage, level, network, previous, masks, rows)
+
+
+def search_gem(job: Job, level: int, folder: Path) -> None:
+    """Gem-Miner: a mask at initialization that leaves what level t of the other methods does; each level is a search of
+    its own."""
+    args, blueprint = job.args, job.blueprint
+    initial, masks = job.read(INITIALIZATION)
+    seed = derive_seed(args.seed, level_name(level), "scores")
+    miner = GemMiner(blueprint.build(initial, masks, job.device), blueprint.scored, seed)
+    recipe = replace(job.recipe, lr=args.search_lr, weight_decay=0.0)
+    optimizer = sgd(miner, recipe.lr, recipe.momentum, recipe.weight_decay)
+    rho = freeze_rate((1 - args.prune_rate) ** level, args.level_epochs)
+
+    def freeze(epochs_done: int) -> None:
+        if freezes_after(epochs_done, args.level_epochs):
+            miner.freeze_smallest(rho)
+
+    stage = replace(
+        pruning_stage(job, level, folder, title=f"search for level {level}", after_epoch=freeze),
+        rate=cosine_rate,
+        scalars=job.run / SCALARS_FOLDER / f"search_{level_name(level)}",
+        first_step=0,
+    )
+    step = make_search_step(miner, optimizer, args.score_penalty)
+    rows = run_stage(miner, optimizer, step, job.dataset, stage, recipe, job.progress)
+    masks = miner.masks()
+    keep_level(job, stage, level, blueprint.build(initial, masks, job.device), initial, masks, rows)
+
+
+def keep_level(
+    job: Job, stage: Stage, level: int, network: nn.Module, previous: State, masks: Masks, rows: list[dict]
+) -> None:
+    """Measure a level's network, and keep it with its signed mask."""
     args, blueprint = job.args, job.blueprint
     initial, _ = job.read(INITIALIZATION)
-    network = blueprint.build(previous, masks, args.device)
-    interpolated = job.norms_of(initial) if args.method == "aws" else {}
-    rows = train_stage(network, masks, interpolated, job.dataset, stage, job.recipe, job.progress)
-
     # AWS's running statistics belong to a random α: the level is reported and kept with those of its own ψ.
     statistics_seed = derive_seed(args.seed, stage.purpose, "statistics")
     reestimate_batch_statistics(network, training_batches(job.dataset, args.batch_size, statistics_seed))
     trained = plain_state(network)
     result = {
         **identity(args, "level", None, level, args.seed, args.seed),
-        **measure(network, masks, job.dataset, rows),
+        **measure(network, masks, blueprint, job.dataset, rows),
         **sign_statistics(trained, previous, initial, masks),
     }
     with LevelScalars(stage.scalars, f"{stage.folder.name}.statistics") as scalars:
@@ -353,41 +450,51 @@ def train_level(job: Job, stage: Stage, level: int, previous: State, masks: Mask
 def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
     """Transfer what the start takes from a level to an initialization, and train it normally (section 3.2)."""
     args, origin = job.args, find_origin(job, final)
-    network = job.blueprint.build(STARTS[final.start].state(origin), origin.masks, args.device)
+    masks = choose_masks(final.start, origin)
+    network = job.blueprint.build(STARTS[final.start].state(origin), masks, job.device)
+    if args.method == "gm":
+        freeze_unscored(network, job.blueprint)
     stage = Stage(
         title=f"final {final.name}",
         folder=folder,
         epochs=args.final_epochs,
         order_seed=final.order_seed,
         purpose="final",
-        rate=decayed_rate,
-        scalars=job.run / "tensorboard" / f"final_{final.name}",
+        rate=final_rate(args),
+        scalars=job.run / SCALARS_FOLDER / f"final_{final.name}",
     )
-    rows = train_stage(network, origin.masks, {}, job.dataset, stage, job.recipe, job.progress)
+    rows = train_stage(network, masks, {}, job.dataset, stage, job.recipe, job.progress)
     result = {
         **identity(args, "final", final.start, final.level, final.init_seed, final.order_seed),
-        **measure(network, origin.masks, job.dataset, rows),
+        **measure(network, masks, job.blueprint, job.dataset, rows),
     }
     initial_norms = job.norms_of(origin.initial)
-    finish_stage(folder, job.blueprint, plain_state(network), origin.masks, initial_norms, job.settings, result)
+    finish_stage(folder, job.blueprint, plain_state(network), masks, initial_norms, job.settings, result)
     job.progress.note(f"{stage.title}: test accuracy {result['test_accuracy']:.2f} %")
+
+
+def freeze_unscored(network: nn.Module, blueprint: Blueprint) -> None:
+    """Gem-Miner's networks have no bias and no parameters of normalization: those stay what they are."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in blueprint.scored)
 
 
 def find_origin(job: Job, final: FinalTraining) -> Origin:
     """What the start may use: an initialization, and the level or the signed-mask file."""
     blueprint = job.blueprint
     if STARTS[final.start].new_initialization:
-        initial = blueprint.initialize(final.init_seed)
+        initial = initialize(job, final.init_seed)
     else:
         initial, _ = job.read(INITIALIZATION)
     if not STARTS[final.start].needs_level:
-        return Origin(initial, {}, blueprint.dense_masks(), {}, blueprint.norms)
+        return Origin(initial, {}, blueprint.dense_masks(), {}, blueprint.norms, final.init_seed)
     if job.args.signed_mask:
         signed_mask = read_signed_mask(blueprint, job.args.signed_mask, job.progress.note)
-        return Origin(initial, {}, masks_of(signed_mask, blueprint.prunable), signed_mask, blueprint.norms)
+        masks = masks_of(signed_mask, blueprint.prunable)
+        return Origin(initial, {}, masks, signed_mask, blueprint.norms, final.init_seed)
     trained, masks = job.read(level_name(final.level))
     signed_mask = extract_signed_mask(trained, masks, blueprint.signed)
-    return Origin(initial, trained, masks, signed_mask, blueprint.norms)
+    return Origin(initial, trained, masks, signed_mask, blueprint.norms, final.init_seed)
 
 
 def conclude(job: Job) -> None:
@@ -395,7 +502,7 @@ def conclude(job: Job) -> None:
     write_results_table(job.run)
     results = comparable_results([job.run])
     if results:
-        print(f"\n{markdown_table(summary_rows(results))}\n")
+        print(f"\n{summary_table(results)}\n")
     print(f"all results: {job.run}")
 
 
@@ -406,15 +513,18 @@ def conclude(job: Job) -> None:
 
 def prepare(args: argparse.Namespace) -> Job:
     """Check everything that can be checked before hours of training, open the run folder, and say what will be done."""
+    device = choose_device(args.device)
     dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class)
     blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
     planned_survivors(blueprint.prunable_count, args.prune_rate, args.levels)
+    if args.method == "gm":
+        freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises where a search is too short
     if args.signed_mask:
         read_signed_mask(blueprint, args.signed_mask, note=lambda text: None)
     check_last_batch(blueprint, dataset, args.batch_size)
     run, finals = args.runs_dir / args.name, planned_finals(args)
-    settings = run_settings(args, dataset)
-    open_run_folder(run, settings, about(args), shlex.join(["python", *sys.argv]))
+    settings = run_settings(args) | data_settings(args, dataset)
+    open_run_folder(run, settings, about(args, device), shlex.join(["python", *sys.argv]))
     recipe = Recipe(
         lr=args.lr,
         momentum=args.momentum,
@@ -423,9 +533,9 @@ def prepare(args: argparse.Namespace) -> Job:
         alpha_range=tuple(args.alpha_range),
         checkpoint_seconds=args.checkpoint_seconds,
     )
-    epochs = announce(args, run, finals, len(dataset.train))
+    epochs = announce(args, run, finals, f"{len(dataset.train):,} images on {device}")
     progress = JobProgress(epochs * len(dataset.train))
-    return Job(args, run, settings, blueprint, dataset.to(args.device), recipe, progress)
+    return Job(args, device, run, settings, blueprint, dataset.to(device), recipe, progress)
 
 
 def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:
@@ -435,27 +545,30 @@ def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) ->
     check_batch(network, torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size))
 
 
-def run_settings(args: argparse.Namespace, dataset: Dataset) -> dict:
-    """The flags and the data that decide the results; another value of one of them is another run."""
+def run_settings(args: argparse.Namespace) -> dict:
+    """The flags that decide the results; another value of one of them is another run."""
     names = (
-        "dataset arch method seed train_images_per_class warmup_epochs level_epochs prune_rate alpha_range "
-        "final_epochs lr momentum weight_decay batch_size"
+        "dataset arch method seed train_images_per_class warmup_epochs level_epochs prune_rate pruning_schedule "
+        "rewind_epoch alpha_range final_epochs decays_at lr momentum weight_decay batch_size search_lr score_penalty"
     )
-    settings = {name: getattr(args, name) for name in names.split()} | {"data": dataset.description()}
-    settings["signed_mask"] = args.signed_mask and f"sha256 {sha256(args.signed_mask.read_bytes()).hexdigest()}"
-    return settings
+    return {name: getattr(args, name) for name in names.split()}
 
 
-def about(args: argparse.Namespace) -> dict:
+def data_settings(args: argparse.Namespace, dataset: Dataset) -> dict:
+    """The files that decide the results."""
+    signed_mask = args.signed_mask and f"sha256 {sha256(args.signed_mask.read_bytes()).hexdigest()}"
+    return {"data": dataset.description(), "signed_mask": signed_mask}
+
+
+def about(args: argparse.Namespace, device: torch.device) -> dict:
     """Where the results come from: every flag, the versions and the project's commit."""
-    paths = Path | torch.device
     return {
-        "flags": {name: str(value) if isinstance(value, paths) else value for name, value in vars(args).items()},
+        "flags": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         "commit": project_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
 
 
@@ -466,6 +579,18 @@ def project_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return described.stdout.strip() or "unknown"
+
+
+def planned_levels(args: argparse.Namespace) -> list[int]:
+    """The levels that this command makes: every one up to the last, but for Gem-Miner, whose levels are searches that
+    stand alone."""
+    if args.method == "gm":
+        return list(dict.fromkeys(args.final_levels))
+    return list(range(args.levels + 1)) if prunes(args) else []
+
+
+def level_epochs(args: argparse.Namespace, level: int) -> int:
+    return args.level_epochs if level else args.warmup_epochs
 
 
 def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
@@ -480,20 +605,34 @@ def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
     return list(dict.fromkeys(finals))
 
 
-def announce(args: argparse.Namespace, run: Path, finals: list[FinalTraining], images: int) -> int:
-    """Say how many epochs the whole job is; returns that number."""
-    parts, names = [], []
-    epochs = len(finals) * args.final_epochs
-    if prunes(args):
-        epochs += args.warmup_epochs + args.levels * args.level_epochs
-        parts = [f"{args.warmup_epochs} warm-up", f"{args.levels} levels x {args.level_epochs}"]
-        names = [level_name(level) for level in range(args.levels + 1)]
+def planned_run(flags: Sequence[str]) -> PlannedRun:
+    """What these flags would have made, for programs that plan many runs."""
+    args = parse_arguments(list(flags))
+    return PlannedRun(
+        folder=args.runs_dir / args.name,
+        flags=tuple(flags),
+        places=("--device", args.device, "--data-root", str(args.data_root)),
+        settings=run_settings(args),
+        level_epochs={level: level_epochs(args, level) for level in planned_levels(args)},
+        separate_levels=args.method == "gm",
+        final_epochs=args.final_epochs,
+        finals=tuple(planned_finals(args)),
+    )
+
+
+def announce(args: argparse.Namespace, run: Path, finals: list[FinalTraining], of_what: str) -> int:
+    """Say how many epochs ``of_what`` the whole job is; returns that number."""
+    levels = planned_levels(args)
+    epochs = len(finals) * args.final_epochs + sum(level_epochs(args, level) for level in levels)
+    parts = [f"{args.warmup_epochs} warm-up"] if 0 in levels else []
+    if levels:
+        parts += [f"{len(levels) - levels.count(0)} levels x {args.level_epochs}"]
+    names = [level_name(level) for level in levels]
     parts += [f"{len(finals)} final trainings x {args.final_epochs}"]
-    names += [f"final/{final.name}" for final in finals]
+    names += [final.stage for final in finals]
     finished = sum(is_finished(run / name) for name in names)
     print(
-        f"{run}: {' + '.join(parts)} = {epochs:,} epochs of {images:,} images on {args.device}; "
-        f"{finished} of {len(names)} stages are finished",
+        f"{run}: {' + '.join(parts)} = {epochs:,} epochs of {of_what}; {finished} of {len(names)} stages are finished",
         flush=True,
     )
     return epochs

@@ -28,8 +28,9 @@ from tests.fake_data import write_cifar100, write_fashion_mnist
 from tests.test_checkpoint import files_limited_to
 from utils.errors import exit_status
 from utils.run_folder import RunFolderError
-from utils.signed_mask import SignedMaskError, load_signed_mask
-from utils.starts import STARTS
+from utils.signed_mask import SignedMaskError, extract_signed_mask, load_signed_mask
+from utils.starts import STARTS, Origin, choose_masks
+from utils.training import evaluate
 
 ALL_STARTS = ("--start", *STARTS, "--final-levels", "1", "2")
 
@@ -108,7 +109,7 @@ def test_starts_take_what_they_say(aws_run, monkeypatch):
 
     def remember(network, masks, initial_norms, dataset, stage, recipe, progress):
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        began[stage.folder.name] = state, initial_norms
+        began[stage.folder.name] = state, initial_norms, masks
         return []
 
     monkeypatch.setattr("main.train_stage", remember)
@@ -127,7 +128,7 @@ def test_starts_take_what_they_say(aws_run, monkeypatch):
         folder = {"dense": "dense_seed2_init5", "subnetwork": "level_02_subnetwork_seed2"}.get(
             start, f"level_02_{start}_seed2_init5"
         )
-        state, initial_norms = began[folder]
+        state, initial_norms, its_masks = began[folder]
         assert initial_norms == {}  # final trainings are normal trainings
         for name, tensor in state.items():
             signs = torch.sign(level[name])
@@ -136,17 +137,53 @@ def test_starts_take_what_they_say(aws_run, monkeypatch):
                 expected = level[name]
             elif start == "dense":
                 expected = initial[name]
-            elif start == "mask":
-                expected = initial[name] * mask
-            elif name in norms and start == "signs-keep-norms":
+            elif name in norms and start.endswith("keep-norms"):
                 expected = level[name]
             elif name in norms and start == "signs-shifted-norms":
                 expected = 0.1 * signs if name.endswith("bias") else torch.ones_like(tensor)
             elif name in norms or name not in dict(build_network("resnet20", 10, 1).named_parameters()):
                 expected = initial[name]
+            elif start in ("mask", "mask-keep-norms"):
+                expected = initial[name] * mask
+            elif start == "shuffled-mask":
+                expected = initial[name] * its_masks.get(name, 1)
+            elif start == "weights":
+                expected = level[name]
+            elif start == "random-signs":
+                expected, tensor = (initial[name] * mask).abs(), tensor.abs()
+            elif start.startswith("magnitudes"):
+                expected, tensor = level[name].abs(), tensor.abs()
             else:
                 expected = initial[name].abs() * signs
             assert torch.equal(tensor, expected), f"{start}: {name}"
+            if name in masks and start != "shuffled-mask":
+                assert torch.equal(its_masks[name], masks[name] if start != "dense" else torch.ones_like(mask))
+
+
+def test_what_is_drawn_at_random_is_random_and_repeatable(aws_run):
+    """Signs are half and half and another seed's are others; a shuffled mask leaves as much of every layer."""
+    contents = networks(aws_run)
+    level, masks = contents["level_02"]["model"], contents["level_02"]["masks"]
+    initial = contents["initialization"]["model"]
+    norms = tuple(contents["level_02"]["initial_norms"])
+    signed = [name for name, _ in build_network("resnet20", 10, 1).named_parameters() if name not in norms]
+    signed_mask = extract_signed_mask(level, masks, signed)
+    origins = [Origin(initial, level, masks, signed_mask, norms, seed) for seed in (2, 2, 3)]
+    for start in ("random-signs", "magnitudes"):
+        weights = [
+            torch.cat([STARTS[start].state(origin)[name][mask] for name, mask in masks.items()]) for origin in origins
+        ]
+        assert torch.equal(weights[0], weights[1])
+        for other in (weights[2], torch.cat([level[name][mask] for name, mask in masks.items()])):
+            agree = (weights[0].sign() == other.sign()).float().mean().item()
+            assert agree == pytest.approx(0.5, abs=0.01)  # 170,000 signs: one standard deviation is 0.0012
+    shuffled = [choose_masks("shuffled-mask", origin) for origin in origins]
+    for name, mask in masks.items():
+        assert torch.equal(shuffled[0][name], shuffled[1][name])
+        assert [int(masks_[name].sum()) for masks_ in shuffled] == [int(mask.sum())] * 3
+    largest = max(masks, key=lambda name: masks[name].numel())
+    assert not torch.equal(shuffled[0][largest], masks[largest])
+    assert not torch.equal(shuffled[0][largest], shuffled[2][largest])
 
 
 def test_the_same_flags_give_identical_weights(aws_run, tmp_path):
@@ -165,13 +202,84 @@ def test_aws_without_interpolation_is_lrr(aws_run, tmp_path):
     assert not torch.equal(lrr["level_02"]["model"][name], interpolated["level_02"]["model"][name])
 
 
+def remember_beginnings(monkeypatch) -> dict:
+    """Level -> the state that its training began from, filled by the runs that follow."""
+    began, train = {}, main.train_stage
+
+    def remember(network, masks, initial_norms, dataset, stage, recipe, progress):
+        began[stage.folder.name] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        return train(network, masks, initial_norms, dataset, stage, recipe, progress)
+
+    monkeypatch.setattr("main.train_stage", remember)
+    return began
+
+
+@pytest.mark.parametrize(
+    ("flags", "point"),
+    [
+        ("--method imp", "initialization"),
+        ("--method wr", "level_00"),
+        ("--method wr --rewind-epoch 0", "initialization"),
+        ("--method lrr", "level_01"),
+    ],
+)
+def test_where_a_level_begins(flags, point, tmp_path, monkeypatch):
+    """IMP: the initialization times the mask; WR: the warm-up's weights times the mask; LRR: the level before."""
+    began = remember_beginnings(monkeypatch)
+    contents = networks(run_in_process(tmp_path, *flags.split(), "--start"))
+    assert sum(int(mask.sum()) for mask in contents["level_02"]["masks"].values()) < sum(
+        int(mask.sum()) for mask in contents["level_01"]["masks"].values()
+    )
+    for name, tensor in began["level_02"].items():
+        mask = contents["level_02"]["masks"].get(name, 1)
+        assert torch.equal(tensor, contents[point]["model"][name] * mask), name
+
+
+def test_weight_rewinding_into_the_middle_of_the_warm_up(tmp_path, monkeypatch):
+    """The state after the first of two epochs is that of a warm-up of one epoch, also where it was interrupted."""
+    shorter = networks(run_in_process(tmp_path / "shorter", "--method", "lrr", "--levels", "0", "--start"))
+    began = remember_beginnings(monkeypatch)
+    flags = "--method wr --warmup-epochs 2 --rewind-epoch 1 --levels 1 --start --checkpoint-seconds 0".split()
+    calls = []
+
+    def stop_in_the_second_epoch(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr("utils.stage.evaluate", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(tmp_path, *flags)
+    contents = networks(run_in_process(tmp_path, *flags))
+    for name, mask in contents["level_01"]["masks"].items():
+        assert torch.equal(contents["rewinding_point"]["model"][name], shorter["level_00"]["model"][name])
+        assert torch.equal(began["level_01"][name], shorter["level_00"]["model"][name] * mask)
+
+
+def test_the_dense_schedule_of_levels(tmp_path):
+    run = run_in_process(tmp_path, "--method", "lrr", "--levels", "1", "--pruning-schedule", "dense", "--start")
+    with (run / "level_01" / "metrics.csv").open() as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([0.1, 0.01])
+
+
+def test_two_processes_never_train_the_same_stage(tmp_path):
+    """Started at once on one run: both end well, and every epoch was trained by one of them."""
+    command = [sys.executable, PROJECT / "main.py", *TINY_JOB, "--runs-dir", tmp_path, "--method", "aws", "--wait"]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    epochs = [line.split(":")[0] for text in outputs for line in text.splitlines() if ", epoch " in line]
+    assert len(epochs) == len(set(epochs)) == 1 + 2 * 2 + 3 * 2
+
+
 def test_what_is_finished_is_skipped_and_kept(aws_run, tmp_path, capsys):
     run = shutil.copytree(aws_run, tmp_path / aws_run.name)
     collected = {"results.csv", "command.txt"}  # made anew, and added to
     files = [path for path in run.rglob("*") if path.is_file() and path.name not in collected]
     written = [path.stat().st_mtime_ns for path in files]
     run_in_process(tmp_path, "--method", "aws", *ALL_STARTS)
-    assert "14 of 14 stages are finished" in capsys.readouterr().out
+    assert "26 of 26 stages are finished" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in files] == written
     run_in_process(tmp_path, "--method", "aws", "--levels", "3", "--start", "mask", "--final-seeds", "9")
     assert (run / "level_03" / "network.pt").exists()  # a longer run goes on from the levels that are there
@@ -289,6 +397,10 @@ BAD_FLAGS = [
     (["--levels", "2", "--final-levels", "3"], ["--final-levels 3 is above --levels 2"]),
     (["--method", "dense", "--start", "signs"], ["--start signs needs a level"]),
     (["--alpha-range", "1", "0"], ["--alpha-range", "low end first"]),
+    (["--method", "lrr", "--rewind-epoch", "1"], ["--rewind-epoch", "only weight rewinding"]),
+    (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),
+    (["--method", "gm"], ["Gem-Miner freezes weights every 5 epochs and 2 are too few", "--level-epochs 6"]),
+    (["--method", "gm", "--final-levels", "0"], ["--final-levels counts from 1"]),
     (["--final-epochs", "x"], ["--final-epochs", "x"]),
     (["--signed-mask", "nowhere.npz"], ["nowhere.npz", "No such file", "check the path"]),
     (["--signed-mask", "README.md"], ["README.md is damaged or no signed-mask file"]),
@@ -298,6 +410,7 @@ BAD_FLAGS = [
     (["--name", ""], ["--name ''", "one folder's name"]),
     (["--name", "../elsewhere"], ["--name '../elsewhere'", "one folder's name"]),
     (["--name", "barriers"], ["--name 'barriers'"]),
+    (["--name", "figures"], ["--name 'figures'"]),
     (["--checkpoint-seconds", "nan"], ["--checkpoint-seconds", "at least 0"]),
     (["--device", "warp"], ["--device", "auto, cpu, cuda"]),
     (["--runs-dir", "/proc/runs"], ["/proc/runs"]),

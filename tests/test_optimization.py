@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optimization import constant_rate, decayed_rate, sgd
+from utils.optimization import constant_rate, cosine_rate, decayed_rate, sgd
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,30 @@ from utils.optimization import constant_rate, decayed_rate, sgd
     ],
 )
 def test_the_rate_decays_at_half_and_three_quarters(epochs, expected):
-    assert [decayed_rate(1.0, epoch, epochs) for epoch in range(epochs)] == pytest.approx(expected)
+    assert [decayed_rate(1.0, epoch, epochs, (0.5, 0.75)) for epoch in range(epochs)] == pytest.approx(expected)
     assert [constant_rate(1.0, epoch, epochs) for epoch in range(epochs)] == [1.0] * epochs
 
 
 def test_a_hundred_epochs_decay_at_50_and_75():
-    rates = [decayed_rate(0.1, epoch, 100) for epoch in range(100)]
+    rates = [decayed_rate(0.1, epoch, 100, (0.5, 0.75)) for epoch in range(100)]
     assert rates == pytest.approx([0.1] * 50 + [0.01] * 25 + [0.001] * 25)
+
+
+def test_gem_miner_decays_at_80_and_120_of_150():
+    rates = [decayed_rate(0.01, epoch, 150, (0.5333, 0.8)) for epoch in range(150)]
+    assert rates == pytest.approx([0.01] * 80 + [0.001] * 40 + [0.0001] * 30)
+
+
+def test_a_cosine_falls_from_the_whole_rate_through_half_of_it():
+    assert [cosine_rate(0.1, epoch, 4) for epoch in (0, 2)] == pytest.approx([0.1, 0.05])
+    assert cosine_rate(0.1, 4, 4) == pytest.approx(0)
+
+
+def test_what_needs_no_gradient_is_not_decayed():
+    network = nn.Conv2d(1, 1, 1)
+    network.bias.requires_grad_(False)
+    (group,) = sgd(network, lr=0.5, momentum=0.9, weight_decay=0.1).param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(network.weight)]
 
 
 def test_weight_decay_applies_to_every_parameter():

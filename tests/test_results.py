@@ -1,7 +1,7 @@
 import pytest
 
 from tests.test_run_folder import finish
-from utils.results import comparable_results, dense_deviation, markdown_table, summary_rows
+from utils.results import comparable_results, dense_deviation, summary_rows, summary_table
 from utils.run_folder import RunFolderError, open_run_folder, read_json, write_json
 
 
@@ -26,7 +26,7 @@ def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=N
 def test_mean_and_deviation_by_hand(tmp_path):
     runs = [make_run(tmp_path / f"aws{seed}", "aws", seed, {"signs": 80.0 + seed}) for seed in (1, 2, 3)]
     runs.append(make_run(tmp_path / "lrr1", "lrr", 1, {"signs": 70.0, "dense": 90.0}))
-    lines = markdown_table(summary_rows(comparable_results(runs))).splitlines()
+    lines = summary_table(comparable_results(runs)).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
         "network", "start", "level", "remaining", "test accuracy %", "n",
     ]  # fmt: skip

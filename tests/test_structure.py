@@ -59,6 +59,6 @@ def test_requirements_name_every_library():
     required = {re.split(r"[<>=!]", line)[0] for line in (PROJECT / "requirements.txt").read_text().split()}
     used = {
         name.split(".")[0] for path in [*LIBRARY, PROJECT / "main.py", PROJECT / "report.py"] for name in imported(path)
-    }
+    } - PROGRAMS
     standard = __import__("sys").stdlib_module_names
     assert used - standard - set(PACKAGES) <= required

@@ -60,6 +60,11 @@ class Blueprint:
         return tuple(name for name in self.learnable if name.startswith(f"{prefix}."))
 
     @property
+    def scored(self) -> tuple[str, ...]:
+        """The weights that Gem-Miner prunes: the prunable ones and the classifier's."""
+        return (*self.prunable, *(name for name in self.classifier if name.endswith(".weight")))
+
+    @property
     def prunable_count(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes(self.prunable).values())
 

@@ -6,23 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.run_folder import CONFIG_FILE, is_finished, read_json, settings_of
-from utils.starts import final_name
+from utils.starts import STARTS, FinalTraining
 
 LINEAR_MODE_CONNECTIVITY = "linear mode connectivity"
 NOISE_STABILITY = "SGD-noise stability"
 NOISE_AND_INITIALIZATION = "stability against SGD noise and initialization"
-
-
-@dataclass(frozen=True)
-class FinalNetwork:
-    """A final training by what decides it."""
-
-    start: str
-    init_seed: int
-    order_seed: int
-
-    def folder(self, run: Path, level: int) -> Path:
-        return run / "final" / final_name(self.start, level, self.init_seed, self.order_seed)
 
 
 @dataclass(frozen=True)
@@ -37,12 +25,25 @@ class Comparison:
     same_order: bool
     same_initialization: bool
 
-    def networks(self, run: Path) -> tuple[FinalNetwork, FinalNetwork]:
-        """The two networks in a run: its default final seed, and where another is needed the one after it."""
-        seed = settings_of(run)["seed"] + 1
-        second_init = seed if self.same_initialization else seed + 1
-        second_order = seed if self.same_order else seed + 1
-        return FinalNetwork(self.first, seed, seed), FinalNetwork(self.second, second_init, second_order)
+    def trainings(self, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining]:
+        """The two in a run of ``--seed`` ``run_seed``: its default final seed, and where another is needed the one
+        after it."""
+        seed = run_seed + 1
+        return (
+            _training(self.first, level, run_seed, seed, seed),
+            _training(
+                self.second,
+                level,
+                run_seed,
+                seed if self.same_initialization else seed + 1,
+                seed if self.same_order else seed + 1,
+            ),
+        )
+
+
+def _training(start: str, level: int, run_seed: int, init_seed: int, order_seed: int) -> FinalTraining:
+    """A start without a new initialization descends from the pruning run's own."""
+    return FinalTraining(start, level, init_seed if STARTS[start].new_initialization else run_seed, order_seed)
 
 
 COMPARISONS = {
@@ -59,29 +60,31 @@ COMPARISONS = {
         "signs, two initializations", NOISE_AND_INITIALIZATION, "signs", "signs", False, False
     ),
 }
-# The paper's colours where it has one: by method and the start that is compared.
-COLORS = {
-    ("lrr", "subnetwork"): "tab:blue",
-    ("lrr", "signs"): "tab:orange",
-    ("lrr", "signs-keep-norms"): "tab:purple",
-    ("aws", "subnetwork"): "tab:green",
-    ("aws", "signs"): "tab:red",
-    ("aws", "signs-keep-norms"): "tab:brown",
-}
 PAPER_COMPARISONS = ("lmc-signs", "noise-signs", "noise-subnetwork", "noise-signs-keep-norms")
 
 
 def missing_trainings(run: Path, level: int, comparisons: Sequence[Comparison]) -> list[list[str]]:
     """The flags of main.py that train, in this run, the networks that the comparisons need and it has not."""
-    starts_of: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for network in dict.fromkeys(network for comparison in comparisons for network in comparison.networks(run)):
-        if not is_finished(network.folder(run, level)):
-            starts_of[network.init_seed, network.order_seed].append(network.start)
-    own = run_flags(run)
-    level_flags = ["--levels", str(level), "--final-levels", str(level)]
+    seed = settings_of(run)["seed"]
+    needed = dict.fromkeys(final for comparison in comparisons for final in comparison.trainings(seed, level))
+    missing = [final for final in needed if not is_finished(run / final.stage)]
+    return [[*run_flags(run), *flags] for flags in flags_of(missing)]
+
+
+def flags_of(finals: Sequence[FinalTraining]) -> list[list[str]]:
+    """The flags of main.py that, added to a run's own, ask for these final trainings and no other: one list for all
+    that share level and seeds."""
+    starts_of: dict[tuple[int | None, int, int], list[str]] = defaultdict(list)
+    for final in finals:
+        # Where it draws no initialization, any seed is right: the order's lets it share a list.
+        init_seed = final.init_seed if STARTS[final.start].new_initialization else final.order_seed
+        starts_of[final.level, init_seed, final.order_seed].append(final.start)
     return [
-        [*own, *level_flags, "--start", *starts, "--init-seed", str(init_seed), "--final-seeds", str(order_seed)]
-        for (init_seed, order_seed), starts in starts_of.items()
+        [
+            *([] if level is None else ["--levels", str(level), "--final-levels", str(level)]),
+            *("--start", *starts, "--init-seed", str(init_seed), "--final-seeds", str(order_seed)),
+        ]
+        for (level, init_seed, order_seed), starts in starts_of.items()
     ]
 
 

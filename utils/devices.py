@@ -5,8 +5,12 @@ import re
 import torch
 
 
+class DeviceError(ValueError):
+    """A device that is not there; the message says what is."""
+
+
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises ValueError, which says what is there, for a device that is not.
+    """``auto`` is CUDA where there is one. Raises DeviceError, which says what is there, for a device that is not.
 
     Convolutions keep full float32 there: cuDNN's default, TF32, would round every reported evaluation.
     """
@@ -14,8 +18,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name} should be auto, cpu, cuda or cuda:1")
+        raise DeviceError(f"--device {name} should be auto, cpu, cuda or cuda:1")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise DeviceError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     return device

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import torch
 
 from data import DataError
 from utils.checkpoint import CheckpointError
+from utils.devices import DeviceError
 from utils.pruning import PruningError
 from utils.run_folder import RunFolderError
 from utils.signed_mask import SignedMaskError
@@ -21,6 +23,7 @@ EXPECTED = (
     CheckpointError,
     RunFolderError,
     TrainingError,
+    DeviceError,
     torch.OutOfMemoryError,
     OSError,
 )
@@ -52,6 +55,9 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return REFUSED
     except EXPECTED as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return REFUSED

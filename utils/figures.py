@@ -1,6 +1,7 @@
-"""The pictures of error barriers: curves over α with mean and standard deviation, and heat maps of all pairs."""
+"""The pictures: curves with mean and standard deviation, in panels as in the paper's figures, and heat maps."""
 
 import io
+import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,38 +17,86 @@ from matplotlib.figure import Figure
 
 from utils.checkpoint import write_atomically
 
-# Curves are told apart by colour and by line style, so that they survive a printer.
-LINE_STYLES = ("-", "--", "-.", ":")
+# Colour and line style by method and start, the paper's where it has one. It draws what it calls red in figure 2 (the
+# LRR sign transfer that keeps ψ) and in figure 3 (AWS's sign transfer) alike, and purple in figures 2 and 5.
+STYLES = {
+    ("lrr", "subnetwork"): ("tab:blue", "-"),
+    ("lrr", "signs"): ("tab:orange", "-"),
+    ("lrr", "mask"): ("tab:purple", "-"),
+    ("lrr", "signs-keep-norms"): ("tab:red", "--"),
+    ("lrr", "signs-shifted-norms"): ("tab:purple", "--"),
+    ("aws", "subnetwork"): ("tab:green", "-"),
+    ("aws", "signs"): ("tab:red", "-"),
+    ("aws", "mask"): ("tab:brown", "-"),
+    ("aws", "signs-keep-norms"): ("tab:pink", "--"),
+    ("gm", "subnetwork"): ("tab:gray", "-"),
+}
+OTHER_STYLE = (None, ":")  # matplotlib's next colour
 
 
 @dataclass(frozen=True)
 class Curve:
-    """``trials``: for every trial one value at every α. Without a colour it gets the next one."""
+    """``values``: at each of ``xs`` one value a trial; none where nothing was measured, which is a gap in the line."""
 
     label: str
-    alphas: Sequence[float]
-    trials: Sequence[Sequence[float]]
-    color: str | None = None
+    xs: Sequence[float]
+    values: Sequence[Sequence[float]]
+    style: tuple[str | None, str] = (None, "-")
 
-    def draw(self, axes: Axes, line_style: str = "-") -> None:
-        """The mean over trials at every α, and its sample standard deviation as a shaded band."""
-        columns = list(zip(*self.trials, strict=True))
-        mean = [statistics.mean(column) for column in columns]
+    def draw(self, axes: Axes) -> None:
+        """The mean over trials, and where there are several their sample standard deviation as a shaded band."""
+        color, line_style = self.style
+        mean = [statistics.mean(values) if values else math.nan for values in self.values]
+        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in self.values]
         (line,) = axes.plot(
-            self.alphas, mean, line_style, label=self.label, color=self.color, marker="o", markersize=3, linewidth=1.6
+            self.xs, mean, line_style, label=self.label, color=color, marker="o", markersize=3, linewidth=1.6
         )
-        if len(self.trials) > 1:
-            spread = [statistics.stdev(column) for column in columns]
-            low = [value - deviation for value, deviation in zip(mean, spread, strict=True)]
-            high = [value + deviation for value, deviation in zip(mean, spread, strict=True)]
-            axes.fill_between(self.alphas, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        low = [value - deviation for value, deviation in zip(mean, spread, strict=True)]
+        high = [value + deviation for value, deviation in zip(mean, spread, strict=True)]
+        axes.fill_between(self.xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure. ``level_line``: the label and trials of a horizontal dotted line; ``shrinking``: a
+    logarithmic axis on which the remaining ratio falls to the right."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    level_line: tuple[str, Sequence[float]] | None = None
+    shrinking: bool = False
+
+    def draw(self, axes: Axes) -> None:
+        for curve in self.curves:
+            curve.draw(axes)
+        if self.level_line:
+            label, values = self.level_line
+            mean = statistics.mean(values)
+            axes.axhline(mean, color="black", linestyle=":", linewidth=1.4, label=label)
+            if len(values) > 1:
+                spread = statistics.stdev(values)
+                axes.axhspan(mean - spread, mean + spread, color="black", alpha=0.08, linewidth=0)
+        axes.set_title(self.title, fontsize=10)
+        axes.set_xlabel(self.x_label)
+        axes.set_ylabel(self.y_label)
+        if self.shrinking and self.curves:
+            mark_ratios(axes, sorted({x for curve in self.curves for x in curve.xs}, reverse=True))
+
+
+def mark_ratios(axes: Axes, ratios: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(ratios, [f"{ratio:.2g}" for ratio in ratios], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlim(ratios[0] * 1.1, ratios[-1] / 1.1)
 
 
 def path_figure(title: str, ends: tuple[str, str], curves: Sequence[Curve]) -> Figure:
     """The errors along one path; ``ends`` name the networks at α = 0 and α = 1."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for curve, line_style in zip(curves, LINE_STYLES, strict=False):
-        curve.draw(axes, line_style)
+    for curve in curves:
+        curve.draw(axes)
     axes.set_title(textwrap.fill(title, 95), fontsize=8)
     axes.set_xlabel(f"α = 0: {ends[0]}\nα = 1: {ends[1]}", fontsize=8)
     axes.set_ylabel("error (%)")
@@ -55,18 +104,24 @@ def path_figure(title: str, ends: tuple[str, str], curves: Sequence[Curve]) -> F
     return figure
 
 
-def comparison_figure(title: str, panels: Mapping[str, Sequence[Curve]]) -> Figure:
-    """One panel a kind of comparison, test error over α."""
-    figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(5.5 * len(panels), 4.6), squeeze=False, sharey=True, layout="constrained"
-    )
-    for axes, (name, curves) in zip(all_axes[0], panels.items(), strict=True):
-        for curve in curves:
-            curve.draw(axes)
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("α")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8, frameon=False)
-    all_axes[0][0].set_ylabel("test error (%)")
+def panel_figure(title: str, rows: Mapping[str, Sequence[Panel]]) -> Figure:
+    """A row of panels for every name, each column with its legend underneath."""
+    columns = max(map(len, rows.values()))
+    size = (5.5 * columns, 0.8 + 3.9 * len(rows))
+    figure, all_axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
+    for row_axes, (name, panels) in zip(all_axes, rows.items(), strict=True):
+        for axes, panel in zip(row_axes, panels, strict=False):
+            panel.draw(axes)
+        if name:
+            row_axes[0].set_ylabel(f"{name}\n{row_axes[0].get_ylabel()}")
+    for column_axes in all_axes.T:
+        handles = {}  # of all rows: a curve may be missing from the last
+        for axes in column_axes:
+            handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        if handles:
+            column_axes[-1].legend(
+                handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False
+            )
     figure.suptitle(title, fontsize=11)
     return figure
 

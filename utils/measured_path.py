@@ -31,6 +31,8 @@ from utils.run_folder import (
     RunFolderError,
     claim_stage,
     is_run,
+    label_of_stage,
+    path_name,
     read_json,
     write_csv,
     write_json,
@@ -91,7 +93,7 @@ def read_network(path: Path) -> TrainedNetwork:
     run = next((parent for parent in (stage.parent, stage.parent.parent) if is_run(parent)), None)
     own_name = stage.name if file.name == NETWORK_FILE else file.stem
     return TrainedNetwork(
-        label=f"{run.name}-{own_name}" if run else own_name,
+        label=label_of_stage(run, own_name) if run else own_name,
         run=run,
         blueprint=blueprint,
         state=content["model"],
@@ -143,8 +145,8 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
         summary = summarize(first, second, measurement, ends, rows)
         write_json(folder / SUMMARY_FILE, summary)
         curves = [
-            Curve(label, [row["alpha"] for row in rows], [[row[f"{key}_error"] for row in rows]])
-            for label, key in (("test", "test"), ("training", "train"))
+            Curve(label, [row["alpha"] for row in rows], [[row[f"{key}_error"]] for row in rows], (None, line_style))
+            for label, key, line_style in (("test", "test", "-"), ("training", "train", "--"))
         ]
         save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
     print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
@@ -169,10 +171,6 @@ def report_ends(ends: Sequence[dict], images: int) -> None:
                 f"note: {end['network']} was recorded with {recorded:.2f} % test error and has "
                 f"{end['reestimated_test_error']:.2f} % with re-estimated batch-norm statistics, as on the path"
             )
-
-
-def path_name(first: str, second: str, augment: bool) -> str:
-    return f"{first}--{second}" + ("" if augment else "--not_augmented")
 
 
 def check_fingerprints(folder: Path, first: TrainedNetwork, second: TrainedNetwork) -> None:

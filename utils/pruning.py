@@ -104,6 +104,15 @@ def prune_by_magnitude(weights: Mapping[str, Tensor], masks: Masks, prune_rate: 
     return pruned
 
 
+def shuffle_within_layers(masks: Masks, seed: int) -> Masks:
+    """Masks with as many survivors in each layer, at random places: a control that keeps the layers' densities only."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view(mask.shape)
+        for name, mask in masks.items()
+    }
+
+
 @torch.no_grad()
 def apply_masks(weights: list[Tensor], masks: list[Tensor]) -> None:
     """Set the pruned weights to zero, in place. After every optimizer step this equals a masked forward, bit for bit,

@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from data.batches import evaluation_batches
 from data.dataset import Dataset
-from utils.blueprint import State
+from utils.blueprint import Blueprint, State
 from utils.pruning import Masks, remaining_ratio, remaining_ratio_of_all
 from utils.run_folder import (
     BARRIERS_FOLDER,
@@ -17,29 +18,45 @@ from utils.run_folder import (
     SUMMARY_FILE,
     RunFolderError,
     is_run,
+    label_of_stage,
     read_json,
     read_results,
     settings_of,
 )
 from utils.signed_mask import count_sign_flips
-from utils.starts import STARTS, final_name
+from utils.starts import STARTS, FinalTraining
 from utils.training import evaluate
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
 TRIAL_SETTINGS = {"seed"}
 # Settings that decide a dense network.
-DENSE_SETTINGS = ("dataset", "arch", "data", "final_epochs", "lr", "momentum", "weight_decay", "batch_size")
-METHOD_NAMES = {"dense": "dense", "lrr": "LRR", "aws": "AWS", "signed_mask": "signed mask"}  # in a table's order
+DENSE_SETTINGS = (
+    *("dataset", "arch", "data", "final_epochs", "decays_at"),
+    *("lr", "momentum", "weight_decay", "batch_size"),
+)
+METHOD_NAMES = {  # in a table's order
+    "dense": "dense",
+    "imp": "IMP",
+    "wr": "WR",
+    "lrr": "LRR",
+    "aws": "AWS",
+    "gm": "GM",
+    "signed_mask": "signed mask",
+}
 COLUMNS = ("network", "start", "level", "remaining", "test accuracy %", "n")
 BARRIER_COLUMN = "barrier to solution"
 
 
-def measure(network: nn.Module, masks: Masks, dataset: Dataset, rows: Sequence[dict]) -> dict:
-    """What is measured of every finished network; ``rows`` are its training's metrics. Accuracies and errors in %."""
+def measure(network: nn.Module, masks: Masks, blueprint: Blueprint, dataset: Dataset, rows: Sequence[dict]) -> dict:
+    """What is measured of every finished network; ``rows`` are its training's metrics. Accuracies and errors in %.
+
+    Ratios are over the prunable weights, over those and the classifier's (as Gem-Miner counts), over all parameters."""
     test = evaluate(network, evaluation_batches(dataset, dataset.test))
+    unpruned = {name: torch.ones(shape, dtype=torch.bool) for name, shape in blueprint.shapes(blueprint.scored).items()}
     return {
         "epochs": len(rows),
-        "remaining_ratio": remaining_ratio(masks),
+        "remaining_ratio": remaining_ratio({name: masks[name] for name in blueprint.prunable}),
+        "remaining_ratio_with_classifier": remaining_ratio(unpruned | masks),
         "remaining_ratio_of_all": remaining_ratio_of_all(network, masks),
         "test_accuracy": test.accuracy,
         "test_error": test.error,
@@ -109,7 +126,7 @@ def read_barriers(run: Path) -> dict[str, float]:
 
 def label_of(run: Path, result: dict, start: str) -> str:
     """How paths name the final training of ``start`` beside a result of the same run, level and seeds."""
-    return f"{run.name}-{final_name(start, result['level'], result['init_seed'], result['order_seed'])}"
+    return label_of_stage(run, FinalTraining(start, result["level"], result["init_seed"], result["order_seed"]).name)
 
 
 def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
@@ -117,7 +134,7 @@ def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
     percentage points, and what it was taken from. None where there are fewer than two."""
     errors = {}
     for run in sorted(config.parent for config in runs.glob(f"*/{CONFIG_FILE}")):
-        if is_run(run) and all(settings_of(run)[name] == settings[name] for name in DENSE_SETTINGS):
+        if is_run(run) and all(settings_of(run).get(name) == settings.get(name) for name in DENSE_SETTINGS):
             for result in read_results(run):
                 if result["start"] == "dense":
                     errors[result["init_seed"], result["order_seed"]] = result["test_error"]
@@ -129,8 +146,7 @@ def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
 def summary_rows(results: Sequence[dict]) -> list[dict]:
     """One row a data set, network, method, start and level: mean and sample standard deviation of the test accuracy.
 
-    A trial is a run: what a run has trained several times, with other order seeds say, is averaged first, so that n
-    counts runs. Of a single run, n counts its networks. Dense networks count once each, whatever run trained them.
+    A trial is a run: what a run has trained several times, with other order seeds say, is averaged first.
     """
     groups = defaultdict(list)
     for result in results:
@@ -144,7 +160,7 @@ def _summary_row(results: list[dict]) -> dict:
     first = results[0]
     what = "dense" if first["start"] == "dense" else f"{METHOD_NAMES[first['method']]} {first['start']}"
     remaining = statistics.mean(result["remaining_ratio"] for result in results)
-    accuracies, barriers = (_trials(results, key) for key in ("test_accuracy", "barrier_to_solution"))
+    accuracies, barriers = (trials(results, key) for key in ("test_accuracy", "barrier_to_solution"))
     return {
         "network": f"{first['dataset']} {first['arch']}",
         "start": f"{what} {STARTS[first['start']].formula}",
@@ -156,8 +172,9 @@ def _summary_row(results: list[dict]) -> dict:
     }
 
 
-def _trials(results: list[dict], key: str) -> list[float]:
-    """The values whose mean and deviation are reported."""
+def trials(results: Sequence[dict], key: str) -> list[float]:
+    """The values of ``key`` whose mean and deviation are reported, for results that differ in run and seeds only: one
+    of each run, the mean of its own; of a single run, all. Dense networks count once each."""
     measured = [result for result in results if result.get(key) is not None]
     if measured and measured[0]["start"] == "dense":
         return list({(result["init_seed"], result["order_seed"]): result[key] for result in measured}.values())
@@ -174,11 +191,17 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def markdown_table(rows: Sequence[dict]) -> str:
-    """The rows as a Markdown table with aligned columns; barriers are a column where any was measured."""
+def summary_table(results: Sequence[dict]) -> str:
+    """``summary_rows`` as a Markdown table; barriers are a column where any was measured."""
+    rows = summary_rows(results)
     columns = [*COLUMNS, BARRIER_COLUMN] if any(row[BARRIER_COLUMN] for row in rows) else COLUMNS
-    cells = [list(columns), *[[str(row[column]) for column in columns] for row in rows]]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return markdown_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """A Markdown table whose columns are aligned."""
+    cells = [list(columns), *[list(map(str, row)) for row in rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells]
     lines = [f"| {' | '.join(line)} |" for line in padded]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -17,6 +17,7 @@ RESULT_FILE = "result.json"
 RESULTS_FILE = "results.csv"
 CONFIG_FILE = "config.json"
 BARRIERS_FOLDER = "barriers"  # beside the runs
+FIGURES_FOLDER = "figures"
 SUMMARY_FILE = "barrier.json"
 COMMAND_FILE = "command.txt"
 
@@ -67,13 +68,13 @@ def _check_settings(config: Path, settings: dict) -> None:
 
 
 @contextmanager
-def claim_stage(stage: Path) -> Iterator[None]:
+def claim_stage(stage: Path, wait: bool = False) -> Iterator[None]:
     """Hold a stage's folder while it is trained. The hold ends with the process, however it ends.
 
-    Raises RunFolderError where another process holds it.
+    Where another process holds it: waits until that one lets go, or raises RunFolderError.
     """
     stage.mkdir(parents=True, exist_ok=True)
-    with _lock(stage, wait=False):
+    with _lock(stage, wait):
         yield
 
 
@@ -83,7 +84,9 @@ def _lock(folder: Path, wait: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise RunFolderError(f"{folder} is being worked on by another process: wait for it, or stop it") from error
+            raise RunFolderError(
+                f"{folder} is being worked on by another process: stop it, or wait for it (--wait)"
+            ) from error
         yield
 
 
@@ -114,6 +117,16 @@ def settings_of(run: Path) -> dict:
     return read_json(run / CONFIG_FILE)["settings"]
 
 
+def label_of_stage(run: Path, stage: str) -> str:
+    """How paths name a network of a run."""
+    return f"{run.name}-{stage}"
+
+
+def path_name(first: str, second: str, augment: bool) -> str:
+    """The folder of the path between two networks, below the barriers' folder."""
+    return f"{first}--{second}" + ("" if augment else "--not_augmented")
+
+
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
     """The rows under the keys of the first one."""
     text = io.StringIO()
@@ -126,10 +139,10 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
 def read_results(run: Path) -> list[dict]:
     """The results of every finished network of a run: its levels, then its final trainings, by name."""
     stages = [*sorted(run.glob("level_*")), *sorted(run.glob("final/*"))]
-    return [_read_result(stage) for stage in stages if is_finished(stage)]
+    return [read_result(stage) for stage in stages if is_finished(stage)]
 
 
-def _read_result(stage: Path) -> dict:
+def read_result(stage: Path) -> dict:
     """A finished stage's ``result.json``; where it is lost or damaged, written again from the network, which has it."""
     try:
         result = read_json(stage / RESULT_FILE)

@@ -44,9 +44,20 @@ def impose_signed_mask(state: Mapping[str, Tensor], signed_mask: SignedMask) -> 
     }
 
 
+def draw_signs(signed_mask: SignedMask, seed: int) -> SignedMask:
+    """The same zeros with a sign drawn for every survivor, −1 or +1 with equal probability."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: (2 * torch.randint(0, 2, signs.shape, generator=generator, dtype=torch.int8) - 1) * (signs != 0)
+        for name, signs in signed_mask.items()
+    }
+
+
 def masks_of(signed_mask: SignedMask, prunable: Iterable[str]) -> Masks:
-    """The mask m of the prunable weights: where the signed mask is not 0."""
-    return {name: signed_mask[name] != 0 for name in prunable}
+    """The mask m: where the signed mask is not 0, of the prunable weights and of whatever else has zeros (Gem-Miner
+    prunes the classifier too)."""
+    prunable = set(prunable)
+    return {name: signs != 0 for name, signs in signed_mask.items() if name in prunable or not signs.all()}
 
 
 def count_sign_flips(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], masks: Masks) -> int:

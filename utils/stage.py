@@ -20,7 +20,7 @@ from utils.pruning import Masks
 from utils.run_folder import METRICS_FILE, NETWORK_FILE, RESULT_FILE, write_csv, write_json
 from utils.seeding import derive_seed, seed_global_generators
 from utils.tensorboard import StageScalars
-from utils.training import TrainingError, evaluate, make_train_step, train_one_epoch
+from utils.training import TrainingError, TrainStep, evaluate, make_train_step, train_one_epoch
 
 UNFINISHED_FILE = "unfinished.pt"
 
@@ -49,6 +49,8 @@ class Stage:
     rate: Callable[[float, int, int], float]  # (lr, epoch, epochs) -> the epoch's learning rate
     scalars: Path  # TensorBoard's folder
     first_step: int = 0  # the epoch that TensorBoard counts this stage's first one as
+    # Called with the number of epochs that are done, before that state may be saved.
+    after_epoch: Callable[[int], None] = lambda epochs_done: None
 
 
 def train_stage(
@@ -60,15 +62,31 @@ def train_stage(
     recipe: Recipe,
     progress: JobProgress,
 ) -> list[dict]:
-    """Train ``network`` in place for the stage's epochs, going on from where an interrupted process was.
+    """Train the subnetwork ``network`` in place for the stage's epochs, as ``run_stage`` does.
 
-    ``initial_norms`` is ψ_init for AWS, empty for normal training. Returns one row of metrics an epoch, which are also
-    in ``metrics.csv`` and TensorBoard, each epoch once. Raises TrainingError; what was finished stays.
+    ``initial_norms`` is ψ_init for AWS, empty for normal training.
     """
-    optimizer = sgd(network, recipe.lr, recipe.momentum, recipe.weight_decay)
-    rows = _resume(network, optimizer, stage, progress)
     device = dataset.train.images.device
+    optimizer = sgd(network, recipe.lr, recipe.momentum, recipe.weight_decay)
     step = make_train_step(network, optimizer, on_device(masks, device), on_device(initial_norms, device))
+    return run_stage(network, optimizer, step, dataset, stage, recipe, progress)
+
+
+def run_stage(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: TrainStep,
+    dataset: Dataset,
+    stage: Stage,
+    recipe: Recipe,
+    progress: JobProgress,
+) -> list[dict]:
+    """Run ``step`` over the stage's epochs, going on from where an interrupted process was.
+
+    Returns one row of metrics an epoch, which are also in ``metrics.csv`` and TensorBoard, each epoch once. Raises
+    TrainingError; what was finished stays.
+    """
+    rows = _resume(network, optimizer, stage, progress)
     saved_at = time.monotonic()
     with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) as scalars:
         progress.skip(len(rows) * len(dataset.train))
@@ -80,6 +98,7 @@ def train_stage(
             write_csv(stage.folder / METRICS_FILE, rows)
             scalars.add(row)
             progress.epoch(title, row)
+            stage.after_epoch(epoch + 1)
             if epoch + 1 < stage.epochs and time.monotonic() - saved_at >= recipe.checkpoint_seconds:
                 _save_unfinished(network, optimizer, stage, rows)
                 saved_at = time.monotonic()

@@ -1,9 +1,11 @@
 """TensorBoard scalars that hold every epoch once, however often the training was interrupted."""
 
+import os
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+SCALARS_FOLDER = "tensorboard"  # of a run
 TAGS = {
     "train_loss": "loss/train",
     "test_loss": "loss/test",
@@ -49,3 +51,13 @@ class LevelScalars(StageScalars):
         self.writer.add_scalar("level/test_accuracy", result["test_accuracy"], level)
         for name, count in result["survivors"].items():
             self.writer.add_scalar(f"survivors/{name}", count, level)
+
+
+def link_scalars(run: Path, folder: Path) -> None:
+    """Show a run's TensorBoard folder under ``folder`` too, by its name: ``tensorboard --logdir`` then groups the runs
+    of a figure by the folders that they are linked into."""
+    target = run / SCALARS_FOLDER
+    link = folder / run.name
+    if target.exists() and not link.is_symlink():
+        folder.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(target, folder.resolve()))

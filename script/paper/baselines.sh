@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Usage: bash script/paper/baselines.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# SCALE=small before it: on the embedded digits, in minutes on a CPU.
+# What each way of pruning leaves in mask and signs: iterative magnitude pruning (IMP), weight rewinding (WR), LRR, AWS.
+FIGURE=baselines
+TITLE="IMP, weight rewinding, LRR and AWS"
+NETWORKS="cifar100_resnet50"
+METHODS="imp wr lrr aws"
+STARTS_imp="subnetwork signs mask"
+STARTS_wr=$STARTS_imp
+STARTS_lrr=$STARTS_imp
+STARTS_aws=$STARTS_imp
+LEVELS="3 5 7 9 11 13 15"
+SEEDS="1 2 3"
+source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

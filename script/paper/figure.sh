@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Sourced by the figures, once they have said what they need:
+#   FIGURE TITLE        the name of its files, and what stands above the picture
+#   NETWORKS            <dataset>_<arch>, whose recipe is in script/<dataset>_<arch>_<method>.sh (that of lrr for a
+#                       method that has none)
+#   SEEDS               the trials; the final trainings of a trial have the seed after its own
+#   LEVELS              where final trainings begin
+#   METHODS, STARTS_<method>, and DENSE=no for no dense networks
+#   COMPARISONS BARRIER_LEVEL    error barriers (calculate_error_barrier.py --help)
+#   PARTS=yes           tables that say where each part of a subnetwork comes from
+# and run by `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."]
+# [--levels ".."]`. Everything that is missing is trained and measured, and the figure drawn; --dry-run only says what
+# that is, --list prints its plain commands, --finish trains nothing and draws what is there. FLAGS=".." are flags of
+# main.py for every run, GPUS and PER_GPU as in script/run_commands.sh. SCALE=small makes a small version on the
+# embedded digits, on the CPU.
+source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
+
+RUNS=$PROJECT/runs
+read -ra EXTRA <<<"${FLAGS:-}"
+if [ "${SCALE:-paper}" = small ]; then
+    RUNS=$PROJECT/runs/small
+    NETWORKS=digits_resnet20 SEEDS="1 2" LEVELS="5 10 15"
+    BARRIER_LEVEL=${BARRIER_LEVEL:+10}
+    EXTRA=(--device cpu "${EXTRA[@]}")
+elif [ "${SCALE:-paper}" != paper ]; then
+    fail "SCALE=$SCALE should be small, or not set"
+fi
+WHAT=all
+while [ $# -gt 0 ]; do
+    case $1 in
+        --dry-run | --list | --finish) WHAT=${1#--} && shift ;;
+        --networks | --seeds | --levels)
+            [ $# -gt 1 ] || fail "$1 wants a list, in quotes"
+            declare "${1#--}=$2" && shift 2
+            ;;
+        *) fail "$1 is none of --dry-run, --list, --finish, --networks, --seeds and --levels" ;;
+    esac
+done
+NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
+read -ra LEVEL_LIST <<<"$LEVELS"
+read -ra COMPARISON_LIST <<<"${COMPARISONS:-}"
+FOLDER=$RUNS/figures/$FIGURE
+LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL:-0}" | sort -n | tail -n 1)
+
+# The flags of one run: method $1, network $2, seed $3, then more flags.
+flags() {
+    local launcher=$PROJECT/script/$2_$1.sh
+    [ -f "$launcher" ] || launcher=$PROJECT/script/$2_lrr.sh
+    [ -f "$launcher" ] || fail "$2 has no recipe: write script/$2_$1.sh, or correct NETWORKS"
+    LIST_FLAGS=1 bash "$launcher" --method "$1" --seed "$3" --runs-dir "$RUNS" "${@:4}" "${EXTRA[@]}"
+}
+
+plan() {
+    local seed network method starts
+    for seed in $SEEDS; do
+        for network in $NETWORKS; do
+            [ "${DENSE:-yes}" = no ] || flags dense "$network" "$seed" --start dense --final-seeds "$seed"
+            for method in $METHODS; do
+                starts=STARTS_$method
+                read -ra starts <<<"${!starts}"
+                flags "$method" "$network" "$seed" --final-seeds $((seed + 1)) --levels "$LAST_LEVEL" \
+                    --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}"
+            done
+        done
+    done
+}
+
+report() {
+    "$PYTHON" "$PROJECT/report.py" --plan "$FOLDER/plan.txt" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
+        --level "${BARRIER_LEVEL:-0}" --comparisons "${COMPARISON_LIST[@]}" ${PARTS:+--parts} "$@"
+}
+
+# Have the commands of kind $1 run: trainings by `runs` or `stages`, or `barriers`.
+make_missing() {
+    local commands
+    commands=$(report --list "$1")
+    [ -z "$commands" ] || LOGS=$FOLDER/logs/$1 bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
+    [ "$STATUS" -lt 128 ] || exit "$STATUS" # interrupted
+}
+
+mkdir -p "$FOLDER"
+planned=$(plan)
+echo "$planned" >"$FOLDER/plan.txt"
+STATUS=0
+case $WHAT in
+    dry-run) report --dry-run ;;
+    list) report --list stages ;;
+    *)
+        if [ $WHAT = finish ]; then
+            :
+        elif [ "$(wc -w <<<"${GPUS:-}")" -le 1 ] && [ "${PER_GPU:-1}" = 1 ]; then
+            make_missing runs
+        else
+            make_missing stages
+        fi
+        make_missing barriers
+        report
+        exit $STATUS
+        ;;
+esac

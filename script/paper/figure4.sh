@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Usage: bash script/paper/figure4.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# SCALE=small before it: on the embedded digits, in minutes on a CPU.
+# Figure 4: AWS's signed masks beside Gem-Miner's masks (GM), whose networks are trained from the search's own weights.
+FIGURE=figure4
+TITLE="Figure 4: AWS and Gem-Miner"
+NETWORKS="cifar100_resnet32"
+METHODS="aws gm"
+STARTS_aws="subnetwork signs"
+STARTS_gm="subnetwork"
+LEVELS="3 5 7 9 11 13 15"
+SEEDS="1 2 3"
+source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

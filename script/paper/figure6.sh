@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Usage: bash script/paper/figure6.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# SCALE=small before it: on the embedded digits, in minutes on a CPU.
+# Figure 6: VGG11-bn, on which LRR's signed masks transfer as well.
+FIGURE=figure6
+TITLE="Figure 6: signed masks of LRR and AWS, VGG11-bn"
+NETWORKS="cifar100_vgg11_bn"
+METHODS="lrr aws"
+STARTS_lrr="subnetwork signs mask"
+STARTS_aws="subnetwork signs"
+LEVELS="3 5 7 9 11 13 15"
+SEEDS="1 2 3"
+COMPARISONS="noise-signs lmc-signs"
+BARRIER_LEVEL=11
+source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

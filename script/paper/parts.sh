@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Usage: bash script/paper/parts.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# SCALE=small before it: on the embedded digits, in minutes on a CPU.
+# Which part of a subnetwork carries what it has learned: mask, signs, magnitudes or normalization parameters. Every
+# combination on the mask, and the mask shuffled within its layers.
+FIGURE=parts
+TITLE="Mask, signs, magnitudes and normalization parameters"
+NETWORKS="cifar100_resnet50"
+METHODS="lrr aws"
+STARTS_lrr="subnetwork weights signs-keep-norms signs magnitudes-keep-norms magnitudes mask-keep-norms mask
+    random-signs shuffled-mask"
+STARTS_aws=$STARTS_lrr
+LEVELS="11"
+SEEDS="1 2 3"
+PARTS=yes
+source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Usage: bash script/run_commands.sh < COMMANDS      plain commands, one a line
+# Runs them one after the other; or side by side: GPUS="0 1 2 3" PER_GPU=2 keeps two at work on each of four GPUs, and
+# without GPUS, PER_GPU=2 two on the default device. Side by side, each writes to a log of its own in the folder LOGS.
+# A command that fails stops no other; the exit status is 1 then. Processor threads are shared out unless
+# OMP_NUM_THREADS is set (more threads than cores slow every training down).
+set -euo pipefail
+
+mapfile -t COMMANDS
+read -ra GPU_LIST <<<"${GPUS:-}"
+export PER_GPU=${PER_GPU:-1} LOGS=${LOGS:-logs}
+WORKERS=$((PER_GPU * (${#GPU_LIST[@]} > 0 ? ${#GPU_LIST[@]} : 1)))
+
+# Run command $2, the $1-th, on the GPU of this worker's slot.
+work() {
+    local log=$LOGS/$1.log gpus status=0
+    read -ra gpus <<<"${GPUS:-}"
+    [ ${#gpus[@]} = 0 ] || export CUDA_VISIBLE_DEVICES=${gpus[SLOT / PER_GPU]}
+    echo "started $1: $2"
+    bash -c "$2" >"$log" 2>&1 || status=$?
+    if [ $status = 0 ]; then
+        echo "finished $1"
+    else
+        echo "failed $1 (status $status), $log: $(tail -n 1 "$log")" >&2
+        return 1
+    fi
+}
+export -f work
+
+if [ "$WORKERS" -gt 1 ]; then
+    mkdir -p "$LOGS"
+    share=$(($(nproc) / WORKERS))
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}
+    for index in "${!COMMANDS[@]}"; do
+        printf '%s\0' "$((index + 1))" "${COMMANDS[index]}"
+    done | xargs -0 -n 2 -P "$WORKERS" --process-slot-var=SLOT bash -c 'work "$@"' work || exit 1
+else
+    failed=0
+    [ ${#GPU_LIST[@]} = 0 ] || export CUDA_VISIBLE_DEVICES=${GPU_LIST[0]}
+    for command in "${COMMANDS[@]}"; do
+        status=0
+        bash -c "$command" </dev/null || status=$?
+        [ $status -lt 128 ] || exit $status # interrupted
+        [ $status = 0 ] || failed=1
+    done
+    exit $failed
+fi

@@ -1,0 +1,167 @@
+"""Gem-Miner by its facts: constants, freezing, the search and the whole job."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data.batches import training_batches
+from tests.commands import assert_same_networks, networks, run_in_process
+from tests.toys import ToyNetwork, toy_dataset
+from utils.gem_miner import GemMiner, count_freezes, freeze_rate, freezes_after, make_search_step, signed_constants
+from utils.optimization import sgd
+from utils.pruning import PruningError
+
+SCORED = ("conv.weight", "hidden.weight", "fc.weight")
+GM_JOB = "--method gm --lr 0.01 --level-epochs 11 --final-levels 2 --start subnetwork mask".split()
+
+
+@pytest.mark.parametrize(("remaining", "rho"), [(0.05, 0.0981), (0.0352, 0.1090), (0.02, 0.1262)])
+def test_150_epochs_freeze_29_times(remaining, rho):
+    assert count_freezes(150) == 29 == sum(freezes_after(done, 150) for done in range(151))
+    assert freeze_rate(remaining, 150) == pytest.approx(rho, abs=5e-5)
+
+
+def test_a_search_freezes_every_five_epochs_but_not_at_its_ends():
+    assert [done for done in range(12) if freezes_after(done, 11)] == [5, 10]
+    assert [done for done in range(11) if freezes_after(done, 10)] == [5]
+    with pytest.raises(PruningError, match="5 are too few: give at least --level-epochs 6"):
+        freeze_rate(0.5, 5)
+
+
+def test_weights_are_signed_constants_of_their_fan_in():
+    """The convolution's fan-in is 4, the hidden layer's 2: sqrt(2/4) and 1, with the signs of the draw."""
+    network = ToyNetwork()
+    state = signed_constants(network.state_dict(), SCORED, ("norm.weight", "norm.bias"))
+    signs = torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -1]).view(2, 1, 2, 2)
+    assert torch.allclose(state["conv.weight"], signs * 0.5**0.5)
+    assert torch.equal(state["hidden.weight"], torch.ones(2, 2))
+    assert not state["conv.bias"].any()
+    assert not state["fc.bias"].any()
+    assert torch.equal(state["norm.weight"], torch.ones(2))
+    assert torch.equal(state["norm.running_var"], torch.ones(2))
+
+
+def linear_miner(scores: list[float], active: list[bool]) -> GemMiner:
+    """Two class scores of one input each: weights 1, −2, 3, −4."""
+    network = nn.Sequential(nn.Linear(2, 2, bias=False))
+    miner = GemMiner(network, ["0.weight"], seed=0)
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, -2.0], [3.0, -4.0]]))
+        miner.scores[0].copy_(torch.tensor(scores).view(2, 2))
+        miner.active_0.copy_(torch.tensor(active).view(2, 2))
+    return miner
+
+
+def test_scores_above_a_half_that_are_active_are_used():
+    miner = linear_miner([0.6, 0.5, 0.9, 0.7], [True, True, True, False])
+    assert miner(torch.tensor([[1.0, 1.0]])).tolist() == [[1.0, 3.0]]  # 0.5 is not above; the last one is frozen
+
+
+def test_the_gradient_passes_straight_to_active_scores():
+    """dL/dp = dL/dw · w0 · q, also below the threshold; the penalty alone moves what is frozen."""
+    miner = linear_miner([0.6, 0.2, 0.9, 0.7], [True, True, True, False])
+    images, labels = torch.tensor([[1.0, 2.0]]), torch.tensor([0])
+    step = make_search_step(miner, sgd(miner, 1.0, 0.0, 0.0), penalty_weight=0.01)
+    before = miner.scores[0].detach().clone()
+    loss, correct = step(images, labels, torch.tensor(0.0))
+    outputs = torch.tensor([[1.0, 3.0]])
+    assert loss.item() == pytest.approx(F.cross_entropy(outputs, labels).item())
+    assert correct == 0
+    error = outputs.softmax(1) - torch.tensor([[1.0, 0.0]])
+    by_weight = error.T @ images * torch.tensor([[1.0, -2.0], [3.0, -4.0]]) * miner.active_0
+    assert torch.allclose(before - miner.scores[0], by_weight + 0.02 * before)
+
+
+def test_scores_are_clipped_before_a_step():
+    miner = linear_miner([1.7, -0.3, 0.9, 0.7], [True] * 4)
+    step = make_search_step(miner, sgd(miner, 1e-9, 0.0, 0.0), penalty_weight=0.0)
+    step(torch.ones(1, 2), torch.tensor([0]), torch.tensor(0.0))
+    assert torch.allclose(miner.scores[0], torch.tensor([[1.0, 0.0], [0.9, 0.7]]), atol=1e-6)
+
+
+def test_the_smallest_active_scores_are_frozen():
+    """Half of three active scores is one: 0.2, and not the frozen 0.1."""
+    miner = linear_miner([0.6, 0.2, 0.9, 0.1], [True, True, True, False])
+    miner.freeze_smallest(0.5)
+    assert miner.masks()["0.weight"].tolist() == [[True, False], [True, False]]
+
+
+def test_a_search_changes_no_weight():
+    network = ToyNetwork()
+    parameters = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    miner = GemMiner(network, SCORED, seed=0)
+    scores = [score.detach().clone() for score in miner.scores]
+    step = make_search_step(miner, sgd(miner, 0.1, 0.9, 0.0), penalty_weight=1e-5)
+    for images, labels in training_batches(toy_dataset(), batch_size=8, seed=0):
+        step(images, labels, torch.tensor(0.0))
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, parameters[name])
+    assert not any(torch.equal(before, after) for before, after in zip(scores, miner.scores, strict=True))
+
+
+@pytest.fixture(scope="module")
+def gm_run(tmp_path_factory):
+    return run_in_process(tmp_path_factory.mktemp("gm"), *GM_JOB)
+
+
+def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
+    contents = networks(gm_run)
+    assert set(contents) == {
+        "initialization", "level_02", "final/level_02_subnetwork_seed2", "final/level_02_mask_seed2",
+    }  # fmt: skip
+    level, initial = contents["level_02"], contents["initialization"]["model"]
+    assert set(level["masks"]) == {name for name in initial if name.endswith("weight") and "bn" not in name}
+    for name, mask in level["masks"].items():
+        assert torch.equal(level["model"][name], initial[name] * mask)
+    survivors = sum(int(mask.sum()) for mask in level["masks"].values())
+    scored = sum(mask.numel() for mask in level["masks"].values())
+    assert survivors / scored == pytest.approx(0.8**2, abs=2 / scored)  # a freeze rounds down
+    assert level["result"]["remaining_ratio_with_classifier"] == survivors / scored
+    assert level["result"]["remaining_ratio"] != survivors / scored
+    assert level["result"]["epochs"] == 11
+
+
+def test_only_surviving_weights_are_trained_in_the_end(gm_run):
+    """No bias, no parameter of normalization; the start `mask` re-initializes the weights."""
+    contents = networks(gm_run)
+    for start in ("subnetwork", "mask"):
+        content = contents[f"final/level_02_{start}_seed2"]
+        for name, tensor in content["model"].items():
+            if name in content["masks"]:
+                assert torch.equal(tensor == 0, ~contents["level_02"]["masks"][name])
+            elif name.endswith("weight"):
+                assert torch.equal(tensor, torch.ones_like(tensor))
+            elif name.endswith("bias"):
+                assert not tensor.any()
+    trained, again = (
+        contents[f"final/level_02_{start}_seed2"]["model"]["fc.weight"] for start in ("subnetwork", "mask")
+    )
+    assert not torch.equal(trained, contents["level_02"]["model"]["fc.weight"])
+    assert not torch.equal(trained.sign(), again.sign())
+
+
+def test_an_interrupted_search_goes_on_exactly(gm_run, tmp_path, monkeypatch):
+    freeze, calls = GemMiner.freeze_smallest, []
+
+    def stop_at_the_second(miner, rate):
+        calls.append(rate)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        freeze(miner, rate)
+
+    monkeypatch.setattr(GemMiner, "freeze_smallest", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(tmp_path, *GM_JOB, "--checkpoint-seconds", "0")
+    assert_same_networks(run_in_process(tmp_path, *GM_JOB), gm_run)
+    assert len(calls) == 3  # the first freeze was not repeated
+
+
+def test_a_gem_s_signed_mask_trains_an_ordinary_network(gm_run, tmp_path):
+    """The zeros of its classifier are kept too."""
+    file = str(gm_run / "level_02" / "signed_mask.npz")
+    run = run_in_process(tmp_path, "--signed-mask", file, "--start", "signs", "--name", "transferred")
+    content = networks(run)["final/signs_seed2"]
+    for name, mask in networks(gm_run)["level_02"]["masks"].items():
+        assert torch.equal(content["model"][name] == 0, ~mask)
+    assert content["model"]["fc.bias"].any()

@@ -1,0 +1,134 @@
+"""Gem-Miner, a search for a mask at initialization (figure 4's baseline).
+
+Sreenivasan et al., "Rare Gems: Finding Lottery Tickets at Initialization", NeurIPS 2022. Weights stay frozen at
+w0 = ±sqrt(2 / fan_in); a score p between 0 and 1 is trained for each, and the forward pass uses those with p > 1/2 that
+are not frozen out (q): w0 · 1[p > 1/2] · q. Every five epochs the smallest of the active scores are frozen out. The
+classifier is pruned with the rest; normalization has no parameters and nothing has a bias, which here means that they
+are kept at scale 1 and shift 0.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from utils.pruning import Masks, PruningError, prune_by_magnitude
+from utils.training import TrainStep, count_correct
+
+FREEZE_INTERVAL = 5  # epochs
+THRESHOLD = 0.5
+
+
+def count_freezes(epochs: int) -> int:
+    """N: how often a search of ``epochs`` freezes scores out; not before its first epoch, nor after its last."""
+    return (epochs - 1) // FREEZE_INTERVAL
+
+
+def freezes_after(epochs_done: int, epochs: int) -> bool:
+    """Whether scores are frozen out once ``epochs_done`` of a search's ``epochs`` are over."""
+    return 0 < epochs_done < epochs and epochs_done % FREEZE_INTERVAL == 0
+
+
+def freeze_rate(remaining: float, epochs: int) -> float:
+    """ρ = 1 − s^(1/N): the share of the active scores that a freeze takes, so that ``remaining`` (s) are left.
+
+    Raises PruningError for a search too short to freeze anything.
+    """
+    if count_freezes(epochs) < 1:
+        raise PruningError(
+            f"Gem-Miner freezes weights every {FREEZE_INTERVAL} epochs and {epochs} are too few: give at least "
+            f"--level-epochs {FREEZE_INTERVAL + 1}"
+        )
+    return 1 - remaining ** (1 / count_freezes(epochs))
+
+
+def signed_constants(initial: Mapping[str, Tensor], scored: Iterable[str], norms: Iterable[str]) -> dict[str, Tensor]:
+    """w0: ±sqrt(2 / fan_in) with the signs of ``initial``; scale 1 and shift 0, and biases 0."""
+    scored, norms = set(scored), set(norms)
+    state = {}
+    for name, tensor in initial.items():
+        if name in scored:
+            state[name] = torch.sign(tensor) * (2 / tensor[0].numel()) ** 0.5
+        elif name.endswith(".bias"):
+            state[name] = torch.zeros_like(tensor)
+        elif name in norms:
+            state[name] = torch.ones_like(tensor)
+        else:
+            state[name] = tensor.clone()
+    return state
+
+
+class _ThresholdStraightThrough(torch.autograd.Function):
+    """1[p > 1/2], with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor) -> Tensor:
+        return (scores > THRESHOLD).to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class GemMiner(nn.Module):
+    """A network of frozen weights with a trained score for every weight in ``scored``, drawn from ``seed``."""
+
+    def __init__(self, network: nn.Module, scored: Iterable[str], seed: int):
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.scored = tuple(scored)
+        self.scores = nn.ParameterList()
+        generator = torch.Generator().manual_seed(seed)
+        for index, name in enumerate(self.scored):
+            weight = network.get_parameter(name)
+            score = torch.rand(weight.shape, generator=generator).to(weight)
+            self.scores.append(score.contiguous(memory_format=torch.preserve_format))
+            self.register_buffer(f"active_{index}", torch.ones_like(weight, dtype=torch.bool))
+
+    def forward(self, images: Tensor) -> Tensor:
+        weights = {
+            name: self.network.get_parameter(name) * _ThresholdStraightThrough.apply(score) * active
+            for name, score, active in zip(self.scored, self.scores, self._active(), strict=True)
+        }
+        return functional_call(self.network, weights, (images,))
+
+    def _active(self) -> Iterator[Tensor]:
+        return (self.get_buffer(f"active_{index}") for index in range(len(self.scored)))
+
+    def masks(self) -> Masks:
+        """q by name, on the CPU: True where a weight is not frozen out. At the search's end, the mask."""
+        return {name: active.cpu() for name, active in zip(self.scored, self._active(), strict=True)}
+
+    @torch.no_grad()
+    def clip_scores(self) -> None:
+        for score in self.scores:
+            score.clamp_(0, 1)
+
+    def penalty(self) -> Tensor:
+        """Σ p² over all layers."""
+        return torch.stack([score.square().sum() for score in self.scores]).sum()
+
+    def freeze_smallest(self, rate: float) -> None:
+        """Freeze out the share ``rate`` of the active weights with the smallest scores, ranked globally."""
+        self.clip_scores()
+        scores = {name: score.cpu() for name, score in zip(self.scored, self.scores, strict=True)}
+        masks = prune_by_magnitude(scores, self.masks(), rate)
+        for active, mask in zip(self._active(), masks.values(), strict=True):
+            active.copy_(mask)
+
+
+def make_search_step(miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float) -> TrainStep:
+    """One step of the search: cross-entropy + λ Σ p², over scores that are clipped first. Nothing is interpolated."""
+
+    def search_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        miner.clip_scores()
+        outputs = miner(images)
+        loss = F.cross_entropy(outputs, labels)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + penalty_weight * miner.penalty()).backward()
+        optimizer.step()
+        return loss.detach(), count_correct(outputs, labels)
+
+    return search_step
