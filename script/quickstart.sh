@@ -2,14 +2,16 @@
 # Usage: bash script/quickstart.sh [flags of main.py, but for the data set, the network, seeds and folders]
 # The paper's central comparison in small: dense, LRR and AWS on 1,797 embedded digits, three trials, on the CPU.
 # Interrupted, it goes on where it was.
-source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set_up
 
 RUNS=$PROJECT/runs/quickstart
 
 for seed in 1 2 3; do
-    for method in dense lrr aws; do
-        train --warmup-epochs 5 --levels 15 --level-epochs 2 --final-epochs 25 "$@" \
-            --dataset digits --arch resnet20 --method "$method" --seed "$seed" --device cpu --runs-dir "$RUNS"
+    PLACE=(--seed "$seed" --device cpu --runs-dir "$RUNS")
+    bash "$PROJECT/script/digits_resnet20_lrr.sh" "$@" --method dense --start dense --final-seeds "$seed" "${PLACE[@]}"
+    for method in lrr aws; do
+        bash "$PROJECT/script/digits_resnet20_$method.sh" "$@" --final-seeds $((seed + 1)) "${PLACE[@]}"
     done
 done
 

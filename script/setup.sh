@@ -41,13 +41,15 @@ make_environment() {
 }
 
 set_up() {
+    # Within a script that a checked one runs, the seconds of another check are saved.
+    [ $# -gt 0 ] || [ -z "${CHECKED_PYTHON:-}" ] || [ "$CHECKED_PYTHON" != "${PYTHON:-}" ] || return 0
     PYTHON=${PYTHON:-python3}
     if ! has_packages "$PYTHON" "$@"; then
         PYTHON=$ENVIRONMENT/bin/python
         has_packages "$PYTHON" "$@" || make_environment "$@"
         has_packages "$PYTHON" "$@" || fail "the packages in .venv do not work together: delete .venv and run this again"
     fi
-    export PYTHON
+    export PYTHON CHECKED_PYTHON=$PYTHON
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then

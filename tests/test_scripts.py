@@ -1,15 +1,22 @@
 """The commands that the README promises, run as they stand in a copy of the project with small data."""
 
+import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import main
 from models import build_network
-from tests.commands import PROJECT, command, networks, run_in_process
+from tests.commands import PROJECT, TINY_JOB, assert_same_networks, command, networks, run_in_process
 from tests.fake_data import write_cifar100, write_tiny_imagenet
 from utils.signed_mask import load_signed_mask
 
@@ -17,12 +24,18 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 LAUNCHERS = sorted(
     path.name for path in (PROJECT / "script").glob("*_*_*.sh") if path.name != "calculate_error_barrier.sh"
 )
+FIGURES = ("figure2", "figure3", "figure4", "figure5", "figure6", "parts", "baselines")
 
 # What makes any launcher's job a matter of seconds.
 SMALL = (
     "--warmup-epochs 1 --levels 1 --final-levels 1 --level-epochs 1 --final-epochs 1 --batch-size 8 "
     "--train-images-per-class 2 --device cpu"
 ).split()
+# The same for a figure on the digits; Gem-Miner needs six epochs.
+SMALL_FIGURE = {
+    "SCALE": "small",
+    "FLAGS": "--train-images-per-class 4 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +57,168 @@ def project(tmp_path_factory):
     return copy
 
 
-@pytest.mark.slow
+def recipe(launcher: str):
+    """What main.py makes of the launcher's flags."""
+    listed = command("bash", PROJECT / "script" / launcher, LIST_FLAGS="1").stdout
+    return main.parse_arguments(shlex.split(listed))
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher_s_recipe(launcher):
+    """Data set, network and method are its name's, everything else the protocol's."""
+    args = recipe(launcher)
+    assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
+    assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
+    assert args.levels == 15
+    assert args.device == "auto"
+    if args.method == "gm":
+        assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)
+        assert args.start == ["subnetwork"]
+    else:
+        assert args.lr == (0.05 if args.arch == "mobilenetv2" else 0.1)
+        assert (args.weight_decay, args.batch_size, args.momentum) == (5e-4, 128, 0.9)
+        assert args.start[-3:] == ["subnetwork", "signs", "mask"]
+    if args.dataset != "digits":
+        assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]
+        classic = args.method in ("imp", "wr")
+        epochs = {"gm": (0, 150, 150)}.get(args.method, (100, 100, 100) if classic else (10, 10, 100))
+        assert (args.warmup_epochs, args.level_epochs, args.final_epochs) == epochs
+        assert args.pruning_schedule == ("dense" if classic else "constant")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["cifar100_shufflenet_aws.sh", "tiny_imagenet_mobilenetv2_lrr.sh"])
 def test_launcher(launcher, project, tmp_path):
-    """From another folder, in seconds; the recipe's own numbers are read off its announcement and its config."""
+    """From another folder, in seconds."""
     result = command("bash", project / "script" / launcher, *SMALL, "--runs-dir", tmp_path)
     assert result.returncode == 0, result.stderr
-    dataset, arch, method = re.fullmatch(r"(cifar100|tiny_imagenet)_(\w+)_(lrr|aws)\.sh", launcher).groups()
-    run = tmp_path / f"{dataset}_{arch}_{method}_seed1"
-    starts = ["subnetwork", "signs", "mask"] + (["dense"] if method == "lrr" else [])
+    starts = recipe(launcher).start
     assert f"1 warm-up + 1 levels x 1 + {len(starts)} final trainings x 1 = {2 + len(starts)} epochs" in result.stdout
+    (run,) = tmp_path.iterdir()
     assert len(networks(run)) == 3 + len(starts)
-    lr = float(re.search(r"--lr ([\d.]+)", (project / "script" / launcher).read_text()).group(1))
-    assert lr == (0.05 if arch == "mobilenetv2" else 0.1)
 
 
 def test_every_launcher_is_there_and_in_the_readme():
     small = {f"{d}_{a}_{m}.sh" for d in ("cifar100", "tiny_imagenet") for m in ("lrr", "aws")
              for a in ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")}  # fmt: skip
-    assert set(LAUNCHERS) == small | {f"cifar100_{a}_{m}.sh" for a in ("vgg11_bn", "resnet32") for m in ("lrr", "aws")}
-    assert set(re.findall(r"`((?:cifar100|tiny_imagenet)_\w+\.sh)`", README)) == set(LAUNCHERS)
-    for launcher in LAUNCHERS:
-        text = (PROJECT / "script" / launcher).read_text()
-        assert f"bash script/{launcher}" in text  # its usage line
-        assert "--levels 15 " in text
-        assert "--final-epochs 100 " in text
+    others = {f"cifar100_{a}_{m}.sh" for a in ("vgg11_bn", "resnet32") for m in ("lrr", "aws")}
+    others |= {"cifar100_resnet32_gm.sh", "cifar100_resnet50_imp.sh", "cifar100_resnet50_wr.sh"}
+    digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
+    assert set(LAUNCHERS) == small | others | digits
+    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_small_figure_from_nothing_to_the_picture(figure, project):
+    """One trial at one level, as its script makes it; the figures share what they need both."""
+    flags = ("--seeds", "1", "--levels", "10")
+    result = command("bash", f"script/paper/{figure}.sh", *flags, cwd=project, **SMALL_FIGURE)
+    assert result.returncode == 0, result.stderr
+    folder = project / "runs" / "small" / "figures" / figure
+    assert (folder / f"{figure}.png").stat().st_size > 10_000
+    assert (folder / f"{figure}.pdf").exists()
+    text = (folder / f"{figure}.md").read_text()
+    assert text in result.stdout
+    assert " of " not in text.split("\n", 1)[1]  # n is what was planned
+    assert "–" not in text
+    assert "missing" not in result.stdout
+    assert any((folder / "tensorboard" / "digits_resnet20").iterdir())
+    if figure == "figure3":
+        again = command("bash", f"script/paper/{figure}.sh", *flags, "--list", cwd=project, **SMALL_FIGURE)
+        assert again.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        # 8 networks x 3 trials: dense 100 epochs; LRR 160 + 7 levels x 3 starts x 100 + another order; AWS likewise.
+        ("figure3", ["| 72 runs ", " 912 ", " 98,880 ", "\n96 error barriers, of which measured: 0"]),
+        # 3 trials: dense 100; AWS 160 + 7 x 2 x 100; Gem-Miner 7 searches x 150 + 7 x 150.
+        ("figure4", ["| 9 runs ", " 66 ", " 11,280 "]),
+    ],
+)
+def test_a_figure_of_the_paper_is_planned_whole(figure, expected):
+    result = command("bash", PROJECT / "script" / "paper" / f"{figure}.sh", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    for text in expected:
+        assert text in result.stdout
+
+
+def test_a_figure_s_flags_are_checked():
+    figure = PROJECT / "script" / "paper" / "figure3.sh"
+    for flags, environment, expected in (
+        (("--seed", "1"), {}, "--seed is none of --dry-run, --list, --finish, --networks, --seeds and --levels"),
+        (("--seeds",), {}, "--seeds wants a list, in quotes"),
+        ((), {"SCALE": "large"}, "SCALE=large should be small, or not set"),
+        (("--networks", "cifar100_alexnet"), {}, "cifar100_alexnet has no recipe"),
+    ):
+        result = command("bash", figure, *flags, **environment)
+        assert result.returncode == 2, flags
+        assert expected in result.stderr
+
+
+def run_commands(lines, tmp_path, **environment):
+    """The script fed with the lines."""
+    (tmp_path / "commands").write_text("".join(f"{line}\n" for line in lines))
+    script = f"bash {PROJECT / 'script' / 'run_commands.sh'} < {tmp_path / 'commands'}"
+    return command("bash", "-c", script, LOGS=str(tmp_path / "logs"), **environment)
+
+
+def test_commands_one_after_the_other(tmp_path):
+    result = run_commands(["echo one", "exit 3", "echo $CUDA_VISIBLE_DEVICES"], tmp_path, GPUS="5")
+    assert result.stdout == "one\n5\n"  # the one that failed stopped nothing
+    assert result.returncode == 1
+
+
+def test_commands_over_gpus(tmp_path):
+    """Two on each of two GPUs at a time: four are at work before any may end, each GPU has two of them."""
+    work = "echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS; until [ $(ls {logs} | wc -l) -ge 4 ]; do sleep 0.01; done"
+    lines = [work.format(logs=tmp_path / "logs")] * 4 + ['echo quote "\'" $((1 + 1))', "echo why >&2; exit 3"]
+    result = run_commands(lines, tmp_path, GPUS="2 7", PER_GPU="2")
+    assert result.returncode == 1
+    assert "failed 6 (status 3)" in result.stderr
+    assert "why" in result.stderr
+    logs = [(tmp_path / "logs" / f"{index}.log").read_text() for index in range(1, 6)]
+    assert sorted(log.split()[0] for log in logs[:4]) == ["2", "2", "7", "7"]
+    assert all(int(log.split()[1]) >= 1 for log in logs[:4])
+    assert logs[4] == "quote ' 2\n"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_blocks_nothing(tmp_path):
+    """kill -9 while it prunes: a worker that waits for the level goes on with it, and the networks are those of an
+    undisturbed run."""
+    flags = [*TINY_JOB, "--method", "aws", "--levels", "1", "--level-epochs", "40", "--start", "subnetwork", "signs"]
+    plan = tmp_path / "plan.txt"
+    plan.write_text(shlex.join([*flags, "--runs-dir", str(tmp_path / "runs"), "--checkpoint-seconds", "0"]))
+    listed = command(sys.executable, PROJECT / "report.py", "--plan", plan, "--list", "stages", OMP_NUM_THREADS="1")
+    lines = listed.stdout.splitlines()
+    assert len(lines) == 3
+    run = tmp_path / "runs" / "digits_resnet20_aws_seed1"
+    workers = [
+        subprocess.Popen(shlex.split(line), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        for line in lines[:2]
+    ]
+    while not (run / "level_01" / "unfinished.pt").exists():
+        time.sleep(0.02)
+    victim = holder_of(run / "level_01" / ".lock")
+    os.kill(victim, signal.SIGKILL)
+    assert sorted((worker.wait(), worker.pid == victim) for worker in workers) == [(-9, True), (0, False)]
+    assert (run / "level_01" / "network.pt").exists()
+    for name in ("runs", "undisturbed"):
+        result = command(
+            *(sys.executable, PROJECT / "main.py", *flags, "--runs-dir", tmp_path / name), OMP_NUM_THREADS="1"
+        )
+        assert result.returncode == 0
+    assert_same_networks(run, tmp_path / "undisturbed" / run.name)
+
+
+def holder_of(lock: Path) -> int:
+    """The process that holds the lock; the lines of those that wait for it have an arrow."""
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    (pid,) = [fields[4] for fields in locks if fields[-3].endswith(f":{lock.stat().st_ino}") and "->" not in fields]
+    return int(pid)
 
 
 def readme_commands():
@@ -85,9 +235,15 @@ def test_every_command_of_the_readme(project, tmp_path):
     for line in readme_commands():
         if line.startswith("wget") or line == "bash script/test.sh":
             continue  # needs the network; runs this test
-        small = SMALL if re.search(r"main\.py|quickstart|(lrr|aws)\.sh", line) else []
+        small, environment = [], {}
+        if re.search(r"main\.py|quickstart|(lrr|aws)\.sh", line):
+            small = SMALL
+        elif "SCALE=small" in line:
+            small, environment = ["--seeds", "1", "--levels", "10"], SMALL_FIGURE
+        elif "script/paper/" in line:
+            small = ["--dry-run"]  # the paper's own size
         line = line.replace("level_11", "level_01")  # the small runs' last
-        result = command("bash", "-c", f"{line} {' '.join(small)}", cwd=project)
+        result = command("bash", "-c", f"{line} {' '.join(small)}", cwd=project, **environment)
         assert result.returncode == 0, f"{line}: {result.stderr}"
         if "report.py" in line:
             assert "AWS signs A(abs(θ_init) ⊙ s_T)" in result.stdout

@@ -57,7 +57,7 @@ plan() {
             [ "${DENSE:-yes}" = no ] || flags dense "$network" "$seed" --start dense --final-seeds "$seed"
             for method in $METHODS; do
                 starts=STARTS_$method
-                read -ra starts <<<"${!starts}"
+                read -ra starts -d '' <<<"${!starts}" || true # all its lines
                 flags "$method" "$network" "$seed" --final-seeds $((seed + 1)) --levels "$LAST_LEVEL" \
                     --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}"
             done
@@ -93,7 +93,7 @@ case $WHAT in
         else
             make_missing stages
         fi
-        make_missing barriers
+        [ ${#COMPARISON_LIST[@]} = 0 ] || make_missing barriers
         report
         exit $STATUS
         ;;
