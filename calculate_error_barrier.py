@@ -87,6 +87,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     how.add_argument(
         "--runs-dir", type=Path, help="where dense networks are looked for (default: beside the first run)"
     )
+    how.add_argument("--share", action="store_true", help="wait for a path that another process measures")
     how.add_argument("--out", type=Path, help="folder of the results (default: barriers in --runs-dir)")
     args = parser.parse_args(argv)
     complete_arguments(parser, args)
@@ -150,6 +151,7 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasuremen
         epsilon=epsilon,
         epsilon_source=source,
         folder=args.out or runs / BARRIERS_FOLDER,
+        wait=args.share,
     )
 
 
@@ -217,7 +219,9 @@ def compare_runs(args: argparse.Namespace) -> None:
                 pairs = [read_pair(run, level, comparison) for run in runs]
                 measurement = prepare(args, pairs[0][0])
                 summaries = tuple(measure_path(*pair, measurement) for pair in pairs)
-                compared.append(MeasuredComparison(network, method, comparison, len(pairs), summaries))
+                compared.append(
+                    MeasuredComparison(network, method, comparison, len(pairs), summaries, measurement.epsilon)
+                )
         report_comparisons(f"{' '.join(network)}, level {level}", compared, measurement.folder)
 
 
@@ -235,8 +239,7 @@ def report_comparisons(title: str, compared: Sequence[MeasuredComparison], folde
         save_figure(panel_figure(title, {"": barrier_panels(compared)}), target / "comparisons")
     print(f"\n{title}: {target}")
     for row in compared:
-        epsilon = row.summaries[0]["epsilon"]
-        verdict = "" if epsilon is None else f", below ε = {epsilon:.2f} in {row.connected} of {row.counted}"
+        verdict = "" if row.epsilon is None else f", below ε = {row.epsilon:.2f} in {row.connected} of {row.counted}"
         print(f"  {row.comparison.panel}, {row.label}: barrier {row.shown} (n = {row.counted}){verdict}")
 
 
@@ -256,7 +259,8 @@ def missing_commands(args: argparse.Namespace) -> list[str]:
 
 def group_runs(runs: Sequence[Path]) -> dict[tuple[str, str], dict[str, list[Path]]]:
     """(data set, architecture) -> method -> the runs that prune, whose seeds are the trials."""
-    pruning = [run for run in runs if settings_of(run)["method"] not in ("dense", "signed_mask")]
+    # The comparisons are between the starts of levels that were trained; Gem-Miner's are not.
+    pruning = [run for run in runs if settings_of(run)["method"] not in ("dense", "signed_mask", "gm")]
     if not pruning:
         raise RunFolderError("none of the runs has levels: name runs of --method lrr or aws")
     check_same_experiments(pruning)

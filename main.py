@@ -14,7 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -32,6 +33,7 @@ from utils.blueprint import Blueprint, State, load_network
 from utils.checkpoint import CheckpointError, plain_state
 from utils.devices import choose_device
 from utils.errors import exit_status, refuse
+from utils.fast_path import PRECISIONS, choose_speed
 from utils.gem_miner import GemMiner, freeze_rate, freezes_after, make_search_step, signed_constants
 from utils.optimization import constant_rate, cosine_rate, decayed_rate, sgd
 from utils.plan import PlannedRun
@@ -44,6 +46,7 @@ from utils.run_folder import (
     FIGURES_FOLDER,
     NETWORK_FILE,
     SIGNED_MASK_FILE,
+    StageInUse,
     claim_stage,
     is_finished,
     level_name,
@@ -59,14 +62,15 @@ from utils.signed_mask import (
     masks_of,
     save_signed_mask,
 )
-from utils.stage import Recipe, Stage, discard_unfinished, finish_stage, run_stage, train_stage
+from utils.stage import Stage, discard_unfinished, finish_stage, train_stage
 from utils.starts import STARTS, FinalTraining, Origin, choose_masks
 from utils.tensorboard import SCALARS_FOLDER, LevelScalars
+from utils.trainee import Recipe, Trainee, Trainees, drawn_step
 from utils.training import check_batch
 
 METHODS = ("dense", "lrr", "aws", "imp", "wr", "gm")
 INITIALIZATION = "initialization"
-REWINDING_POINT = "rewinding_point"
+REWINDING_POINT_FILE = "rewinding_point.pt"  # in level_00
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -169,11 +173,29 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
     machine = parser.add_argument_group("machine and folders")
     machine.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1")
+    machine.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of training's forward and backward passes (default: bf16 on CUDA, fp32 on the CPU); evaluations are fp32",
+    )
+    machine.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the forward and backward pass (default: on CUDA)",
+    )
+    machine.add_argument(
+        "--cuda-graph",
+        action=argparse.BooleanOptionalAction,
+        help="run each training step as one CUDA graph (default: on CUDA)",
+    )
     machine.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     machine.add_argument("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
     machine.add_argument(
-        "--wait", action="store_true", help="wait for stages that another process works on, instead of stopping"
+        "--share",
+        action="store_true",
+        help="share the run with other processes: leave to them what they work on, but wait for levels that a final "
+        "training needs",
     )
     machine.add_argument(
         "--checkpoint-seconds", type=not_negative, default=60.0, help="least time between two saves inside a stage"
@@ -198,6 +220,8 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
     if args.final_levels is None:
         args.final_levels = [args.levels]
     for start in args.start:
+        if start == "rewound" and args.method not in ("imp", "wr"):
+            parser.error("--start rewound goes with --method imp or wr: the others set no weight back")
         if STARTS[start].needs_level and args.method == "dense":
             parser.error(f"--start {start} needs a level, which --method dense has not: choose lrr or aws")
         if STARTS[start].needs_trained and not prunes(args):
@@ -209,9 +233,11 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
     else:
         args.search_lr = args.score_penalty = None
     try:
-        args.rewind_epoch = rewinding_epoch(args.method, args.warmup_epochs, args.rewind_epoch)
+        rewound_to = rewinding_epoch(args.method, args.warmup_epochs, args.rewind_epoch)
     except ValueError as error:
         parser.error(f"--rewind-epoch: {error}")
+    if args.method == "wr":
+        args.rewind_epoch = rewound_to
     too_high = [level for level in args.final_levels if level > args.levels]
     if too_high:
         parser.error(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
@@ -273,12 +299,13 @@ class Job:
     blueprint: Blueprint
     dataset: Dataset
     recipe: Recipe
+    trainees: Trainees
     progress: JobProgress
 
-    def read(self, stage: str) -> tuple[State, Masks]:
+    def read(self, stage: str, file: str = NETWORK_FILE) -> tuple[State, Masks]:
         """A finished stage's network. Raises CheckpointError with the remedy where it is damaged."""
         try:
-            _, content = load_network(self.run / stage / NETWORK_FILE)
+            _, content = load_network(self.run / stage / file)
         except CheckpointError as error:
             remedy = f"delete the folder {self.run / stage} and run the same command again"
             raise CheckpointError(f"{error}: {remedy}") from error
@@ -290,26 +317,44 @@ class Job:
 
 def run_job(args: argparse.Namespace) -> None:
     job, finals = prepare(args), planned_finals(args)
+    wait = args.share and bool(finals)  # for what a final training needs
     with job.progress:
-        if prunes(args):
-            once(job, INITIALIZATION, 0, partial(keep_initialization, job))
-        for level in planned_levels(args):
-            make = search_gem if args.method == "gm" else prune_and_train if level else warm_up
-            once(job, level_name(level), level_epochs(args, level), partial(make, job, level))
+        with leaving_to_others(job):
+            if prunes(args):
+                once(job, INITIALIZATION, 0, partial(keep_initialization, job), wait)
+            for level in planned_levels(args):
+                make = search_gem if args.method == "gm" else prune_and_train if level else warm_up
+                once(job, level_name(level), level_epochs(args, level), partial(make, job, level), wait)
         for final in finals:
-            once(job, final.stage, args.final_epochs, partial(train_final, job, final))
+            with leaving_to_others(job):
+                once(job, final.stage, args.final_epochs, partial(train_final, job, final))
     conclude(job)
 
 
-def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None]) -> None:
-    """Have ``make`` fill the stage's folder, unless it is finished; no other process works on it meanwhile."""
+@contextmanager
+def leaving_to_others(job: Job) -> Iterator[None]:
+    """With --share, what another process works on is its own to finish."""
+    try:
+        yield
+    except StageInUse as error:
+        if not job.args.share:
+            raise
+        job.progress.note(f"left to another process: {error.stage}")
+
+
+def once(job: Job, stage: str, epochs: int, make: Callable[[Path], None], wait: bool = False) -> None:
+    """Have ``make`` fill the stage's folder, unless it is finished; no other process works on it meanwhile.
+
+    Raises StageInUse where one does, or with ``wait`` stands by: should that process end, this one goes on.
+    """
     folder = job.run / stage
-    with claim_stage(folder, job.args.wait):
-        if is_finished(folder):
-            job.progress.skip(epochs * len(job.dataset.train))
-            discard_unfinished(folder)  # a process may have ended between finishing and this
-        else:
-            make(folder)
+    if not is_finished(folder):
+        with claim_stage(folder, wait):
+            if not is_finished(folder):
+                make(folder)
+                return
+    job.progress.skip(epochs * len(job.dataset.train))
+    discard_unfinished(folder)  # a process may have ended between finishing and this
 
 
 def keep_initialization(job: Job, folder: Path) -> None:
@@ -332,18 +377,19 @@ def initialize(job: Job, seed: int) -> State:
 def warm_up(job: Job, level: int, folder: Path) -> None:
     """Dense training before the first level; weight rewinding keeps a state from the middle of it."""
     initial, masks = job.read(INITIALIZATION)
-    network = job.blueprint.build(initial, masks, job.device)
+    trainee = job.trainees.subnetwork(initial, masks, interpolated_norms(job))
 
     def keep_rewinding_point(epochs_done: int) -> None:
         if epochs_done == job.args.rewind_epoch < job.args.warmup_epochs:
-            (job.run / REWINDING_POINT).mkdir(exist_ok=True)
-            file = job.run / REWINDING_POINT / NETWORK_FILE
+            file = folder / REWINDING_POINT_FILE
             norms = job.norms_of(initial)
-            job.blueprint.save_network(file, plain_state(network), masks, norms, settings=job.settings, result=None)
+            job.blueprint.save_network(
+                file, plain_state(trainee.network), masks, norms, settings=job.settings, result=None
+            )
 
     hook = {"after_epoch": keep_rewinding_point} if job.args.method == "wr" else {}
     stage = pruning_stage(job, level, folder, title="warm-up", **hook)
-    train_level(job, stage, level, network, initial, masks)
+    train_level(job, stage, level, trainee, initial, masks)
 
 
 def prune_and_train(job: Job, level: int, folder: Path) -> None:
@@ -352,19 +398,23 @@ def prune_and_train(job: Job, level: int, folder: Path) -> None:
     args = job.args
     previous, masks = job.read(level_name(level - 1))
     masks = prune_by_magnitude(previous, masks, args.prune_rate)
-    network = job.blueprint.build(rewind(job, previous), masks, job.device)
+    trainee = job.trainees.subnetwork(rewind(job, previous), masks, interpolated_norms(job))
     stage = pruning_stage(job, level, folder, title=f"level {level}/{args.levels}")
-    train_level(job, stage, level, network, previous, masks)
+    train_level(job, stage, level, trainee, previous, masks)
 
 
 def rewind(job: Job, trained: State) -> State:
     """What the surviving weights are when a level's training begins."""
-    epoch = job.args.rewind_epoch
+    epoch = rewound_to(job.args)
     if epoch is None:
         return trained
     if epoch == INITIALIZATION_EPOCH:
         return job.read(INITIALIZATION)[0]
-    return job.read(level_name(0) if epoch == job.args.warmup_epochs else REWINDING_POINT)[0]
+    return job.read(level_name(0), NETWORK_FILE if epoch == job.args.warmup_epochs else REWINDING_POINT_FILE)[0]
+
+
+def rewound_to(args: argparse.Namespace) -> int | None:
+    return rewinding_epoch(args.method, args.warmup_epochs, args.rewind_epoch)
 
 
 def pruning_stage(job: Job, level: int, folder: Path, **described) -> Stage:
@@ -374,7 +424,7 @@ def pruning_stage(job: Job, level: int, folder: Path, **described) -> Stage:
         epochs=level_epochs(args, level),
         order_seed=args.seed,
         purpose=level_name(level),
-        rate=constant_rate if args.pruning_schedule == "constant" else final_rate(args),
+        rate=pruning_rate(args, level),
         scalars=job.run / SCALARS_FOLDER / "pruning",
         first_step=sum(level_epochs(args, before) for before in range(level)),
         **described,
@@ -385,12 +435,24 @@ def final_rate(args: argparse.Namespace) -> Callable[[float, int, int], float]:
     return partial(decayed_rate, decays_at=args.decays_at)
 
 
-def train_level(job: Job, stage: Stage, level: int, network: nn.Module, previous: State, masks: Masks) -> None:
-    """Train the subnetwork, with interpolated normalization for AWS, and keep the level with its signed mask."""
-    initial, _ = job.read(INITIALIZATION)
-    interpolated = job.norms_of(initial) if job.args.method == "aws" else {}
-    rows = train_stage(network, masks, interpolated, job.dataset, stage, job.recipe, job.progress)
-    keep_level(job, stage, level, network, previous, masks, rows)
+def pruning_rate(args: argparse.Namespace, level: int) -> Callable[[float, int, int], float]:
+    """The schedule of the warm-up or a level. Weights that go back to an epoch go back to its place in the schedule."""
+    if args.pruning_schedule == "constant":
+        return constant_rate
+    ahead = (rewound_to(args) or 0) if level else 0
+    rate = final_rate(args)
+    return lambda lr, epoch, epochs: rate(lr, epoch + ahead, epochs + ahead)
+
+
+def interpolated_norms(job: Job) -> State:
+    """ψ_init, where normalization is interpolated with it in the warm-up and the levels."""
+    return job.norms_of(job.read(INITIALIZATION)[0]) if job.args.method == "aws" else {}
+
+
+def train_level(job: Job, stage: Stage, level: int, trainee: Trainee, previous: State, masks: Masks) -> None:
+    """Train the subnetwork and keep the level with its signed mask."""
+    rows = train_stage(trainee, job.dataset, stage, job.recipe, job.progress)
+    keep_level(job, stage, level, trainee.network, previous, masks, rows)
 
 
 def search_gem(job: Job, level: int, folder: Path) -> None:
@@ -411,11 +473,12 @@ def search_gem(job: Job, level: int, folder: Path) -> None:
     stage = replace(
         pruning_stage(job, level, folder, title=f"search for level {level}", after_epoch=freeze),
         rate=cosine_rate,
+        rate_flag="--search-lr",
         scalars=job.run / SCALARS_FOLDER / f"search_{level_name(level)}",
         first_step=0,
     )
-    step = make_search_step(miner, optimizer, args.score_penalty)
-    rows = run_stage(miner, optimizer, step, job.dataset, stage, recipe, job.progress)
+    step = drawn_step(make_search_step(miner, optimizer, args.score_penalty), job.dataset)
+    rows = train_stage(Trainee(miner, optimizer, step, {}, {}), job.dataset, stage, recipe, job.progress)
     masks = miner.masks()
     keep_level(job, stage, level, blueprint.build(initial, masks, job.device), initial, masks, rows)
 
@@ -451,9 +514,9 @@ def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
     """Transfer what the start takes from a level to an initialization, and train it normally (section 3.2)."""
     args, origin = job.args, find_origin(job, final)
     masks = choose_masks(final.start, origin)
-    network = job.blueprint.build(STARTS[final.start].state(origin), masks, job.device)
-    if args.method == "gm":
-        freeze_unscored(network, job.blueprint)
+    # Gem-Miner's networks have no bias and no parameters of normalization: those stay what they are.
+    trained = job.blueprint.scored if args.method == "gm" else None
+    trainee = job.trainees.subnetwork(STARTS[final.start].state(origin), masks, {}, trained)
     stage = Stage(
         title=f"final {final.name}",
         folder=folder,
@@ -463,20 +526,14 @@ def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
         rate=final_rate(args),
         scalars=job.run / SCALARS_FOLDER / f"final_{final.name}",
     )
-    rows = train_stage(network, masks, {}, job.dataset, stage, job.recipe, job.progress)
+    rows = train_stage(trainee, job.dataset, stage, job.recipe, job.progress)
     result = {
         **identity(args, "final", final.start, final.level, final.init_seed, final.order_seed),
-        **measure(network, masks, job.blueprint, job.dataset, rows),
+        **measure(trainee.network, masks, job.blueprint, job.dataset, rows),
     }
     initial_norms = job.norms_of(origin.initial)
-    finish_stage(folder, job.blueprint, plain_state(network), masks, initial_norms, job.settings, result)
+    finish_stage(folder, job.blueprint, plain_state(trainee.network), masks, initial_norms, job.settings, result)
     job.progress.note(f"{stage.title}: test accuracy {result['test_accuracy']:.2f} %")
-
-
-def freeze_unscored(network: nn.Module, blueprint: Blueprint) -> None:
-    """Gem-Miner's networks have no bias and no parameters of normalization: those stay what they are."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in blueprint.scored)
 
 
 def find_origin(job: Job, final: FinalTraining) -> Origin:
@@ -487,14 +544,14 @@ def find_origin(job: Job, final: FinalTraining) -> Origin:
     else:
         initial, _ = job.read(INITIALIZATION)
     if not STARTS[final.start].needs_level:
-        return Origin(initial, {}, blueprint.dense_masks(), {}, blueprint.norms, final.init_seed)
+        return Origin(initial, {}, {}, blueprint.dense_masks(), {}, blueprint.norms, final.init_seed)
     if job.args.signed_mask:
         signed_mask = read_signed_mask(blueprint, job.args.signed_mask, job.progress.note)
         masks = masks_of(signed_mask, blueprint.prunable)
-        return Origin(initial, {}, masks, signed_mask, blueprint.norms, final.init_seed)
+        return Origin(initial, {}, {}, masks, signed_mask, blueprint.norms, final.init_seed)
     trained, masks = job.read(level_name(final.level))
     signed_mask = extract_signed_mask(trained, masks, blueprint.signed)
-    return Origin(initial, trained, masks, signed_mask, blueprint.norms, final.init_seed)
+    return Origin(initial, trained, rewind(job, trained), masks, signed_mask, blueprint.norms, final.init_seed)
 
 
 def conclude(job: Job) -> None:
@@ -514,6 +571,7 @@ def conclude(job: Job) -> None:
 def prepare(args: argparse.Namespace) -> Job:
     """Check everything that can be checked before hours of training, open the run folder, and say what will be done."""
     device = choose_device(args.device)
+    speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
     dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class)
     blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
     planned_survivors(blueprint.prunable_count, args.prune_rate, args.levels)
@@ -535,7 +593,9 @@ def prepare(args: argparse.Namespace) -> Job:
     )
     epochs = announce(args, run, finals, f"{len(dataset.train):,} images on {device}")
     progress = JobProgress(epochs * len(dataset.train))
-    return Job(args, device, run, settings, blueprint, dataset.to(device), recipe, progress)
+    dataset = dataset.to(device)
+    trainees = Trainees(blueprint, dataset, recipe, speed)
+    return Job(args, device, run, settings, blueprint, dataset, recipe, trainees, progress)
 
 
 def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:

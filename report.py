@@ -43,7 +43,7 @@ from utils.plan import (
 )
 from utils.results import check_same_experiments, comparable_results, summary_table
 from utils.run_folder import CONFIG_FILE, FIGURES_FOLDER, RunFolderError, is_run, write_csv
-from utils.tensorboard import link_scalars
+from utils.tensorboard import SCALARS_FOLDER, group_scalars
 
 PROJECT = Path(__file__).resolve().parent
 
@@ -132,9 +132,10 @@ def print_work(plan: Plan) -> None:
 def commands(plan: Plan, kind: str) -> list[str]:
     """Plain command lines that make what is missing."""
     if kind == "barriers":
-        return [command("calculate_error_barrier.py", arguments) for arguments in commands_of_barriers(plan.barriers)]
+        listed = commands_of_barriers(plan.barriers)
+        return [command("calculate_error_barrier.py", (*arguments, "--share")) for arguments in listed]
     of_kind = commands_of_runs if kind == "runs" else commands_of_stages
-    return [command("main.py", last_of_each((*flags, "--wait"))) for flags in of_kind(plan.runs)]
+    return [command("main.py", last_of_each((*flags, "--share"))) for flags in of_kind(plan.runs)]
 
 
 def command(program: str, arguments: Sequence[str]) -> str:
@@ -154,8 +155,7 @@ def make_figure(plan: Plan, args: argparse.Namespace) -> None:
         write_csv(folder / f"{args.name}_barriers.csv", barrier_records(comparisons))
         text += f"\n## Error barriers, level {args.level}\n\n{barrier_table(comparisons)}\n"
     write_atomically(folder / f"{args.name}.md", text.encode())
-    for run in plan.runs:
-        link_scalars(run.folder, folder / "tensorboard" / "_".join(run.network))
+    group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)
     print_missing(plan)
     print(f"{args.name}: {folder}")

@@ -17,18 +17,29 @@ def normalize(images: Tensor, dataset: Dataset) -> Tensor:
     return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
-def training_batches(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order, augmented: (images, labels), the last batch smaller where it must be.
+def draw_epoch(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order, by what decides its batches: the images' indices, int64 (B,), and their augmentation,
+    int64 (B, 5); the last batch smaller where it must be.
 
-    Order and augmentation depend on ``seed`` alone (and on the kind of device).
+    Depends on ``seed`` alone (and on the kind of device).
     """
-    split, count = dataset.train, len(dataset.train)
-    generator = torch.Generator(split.images.device).manual_seed(seed)
+    count = len(dataset.train)
+    generator = torch.Generator(dataset.train.images.device).manual_seed(seed)
     order = torch.randperm(count, generator=generator, device=generator.device)
     drawn = draw_augmentation(dataset.augmentation, count, dataset.image_size, generator)
-    for chosen, numbers in zip(order.split(batch_size), drawn.split(batch_size), strict=True):
-        images = augment(split.images[chosen], numbers, dataset.augmentation)
-        yield normalize(images, dataset), split.labels[chosen]
+    return zip(order.split(batch_size), drawn.split(batch_size), strict=True)
+
+
+def make_batch(dataset: Dataset, chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Augmented training images and their labels."""
+    split = dataset.train
+    images = augment(split.images[chosen], drawn, dataset.augmentation)
+    return normalize(images, dataset), split.labels[chosen]
+
+
+def training_batches(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of ``draw_epoch``: (images, labels)."""
+    return (make_batch(dataset, *drawn) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
 def evaluation_batches(dataset: Dataset, split: LabelledImages) -> Iterator[tuple[Tensor, Tensor]]:

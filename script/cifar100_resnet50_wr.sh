@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash script/cifar100_resnet50_wr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Weight rewinding on CIFAR-100 with ResNet-50: each level trains as long as a dense network, then the
-# weights go back to what they were after the tenth epoch. Flags given on the command line replace these.
+# Weight rewinding on CIFAR-100 with ResNet-50: the weights of each level go back to the end of the tenth epoch and
+# train the rest of a dense schedule. Flags given on the command line replace these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch resnet50 --method wr --rewind-epoch 10 --lr 0.1 \
-    --warmup-epochs 100 --level-epochs 100 --pruning-schedule dense --levels 15 --final-levels 3 5 7 9 11 13 15 --final-epochs 100 \
+    --warmup-epochs 100 --level-epochs 90 --pruning-schedule dense --levels 15 --final-levels 3 5 7 9 11 13 15 --final-epochs 100 \
     --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash script/digits_resnet20_wr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Weight rewinding on the embedded digits with ResNet-20: each level trains as long as a dense network, then the
-# weights go back to what they were after the second epoch. Flags given on the command line replace these.
+# Weight rewinding on the embedded digits with ResNet-20: the weights of each level go back to the end of the second epoch and
+# train the rest of a dense schedule. Flags given on the command line replace these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset digits --arch resnet20 --method wr --rewind-epoch 2 --lr 0.1 \
-    --warmup-epochs 10 --level-epochs 10 --pruning-schedule dense --levels 15 --final-levels 15 --final-epochs 25 \
+    --warmup-epochs 10 --level-epochs 8 --pruning-schedule dense --levels 15 --final-levels 15 --final-epochs 25 \
     --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"

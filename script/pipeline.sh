@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 train() {
     local flags=(--data-root "$PROJECT/data" --runs-dir "$PROJECT/runs" "$@")
     if [ -n "${LIST_FLAGS:-}" ]; then
-        printf '%q ' "${flags[@]}"
+        printf "'%s' " "${flags[@]//\'/\'\\\'\'}"
         echo
     else
         "$PYTHON" "$PROJECT/main.py" "${flags[@]}"

@@ -40,7 +40,7 @@ else
     for command in "${COMMANDS[@]}"; do
         status=0
         bash -c "$command" </dev/null || status=$?
-        [ $status -lt 128 ] || exit $status # interrupted
+        case $status in 130 | 143) exit $status ;; esac # interrupted
         [ $status = 0 ] || failed=1
     done
     exit $failed

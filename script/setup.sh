@@ -33,7 +33,7 @@ make_environment() {
     command -v python3 >/dev/null || fail "there is no python3: install Python 3.10 or newer"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         fail "python3 is $(python3 --version | cut -d" " -f2): install Python 3.10 or newer"
-    echo "installing into .venv (once; torch is large)"
+    echo "installing into .venv (once; torch is large)" >&2
     [ -x "$ENVIRONMENT/bin/pip" ] || python3 -m venv "$ENVIRONMENT" ||
         fail "python3 cannot make a virtual environment: install its venv package (Debian: apt install python3-venv)"
     "$ENVIRONMENT/bin/pip" install --quiet --disable-pip-version-check -r "$PROJECT/requirements.txt" "$@" ||

@@ -25,19 +25,32 @@ MOST=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
 MOST=$((${MOST:-1001} - 1))
 
 submit() {
-    sbatch --parsable --requeue --open-mode=append "$@"
+    local id
+    id=$(sbatch --parsable --requeue --open-mode=append "$@")
+    echo "${id%%;*}" # behind it may stand the cluster's name
 }
 
-# The command of this task. Slurm's own count of processors, not the node's, is how many threads it may use.
-TASK='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_ON_NODE:-1}}
-exec bash -c "$(sed -n "$((OFFSET + SLURM_ARRAY_TASK_ID))p" "$LIST")"'
-export LIST OFFSET
+# What the jobs need stands in their text: a cluster may be set to hand on no environment.
+SETTINGS=$(declare -p PYTHON CHECKED_PYTHON)
+for name in SCALE FLAGS; do
+    [ -z "${!name:-}" ] || SETTINGS+=$'\n'$(printf 'export %s=%q' "$name" "${!name}")
+done
+# Slurm's own count of processors, not the node's, is how many threads a task may use.
+SETTINGS+=$'\nexport OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_ON_NODE:-1}}'
+wrapped() {
+    printf '#!/usr/bin/env bash\n%s\n%s\n' "$SETTINGS" "$1"
+}
+
+NAME=$(basename "$FIGURE" .sh)
 JOBS=()
-for ((OFFSET = 0; OFFSET < TOTAL; OFFSET += MOST)); do
-    size=$((TOTAL - OFFSET < MOST ? TOTAL - OFFSET : MOST))
-    JOBS+=("$(submit --array="1-$size" --job-name="$(basename "$FIGURE" .sh)" --output="$FOLDER/%A_%a.log" "$@" --wrap "$TASK")")
+for ((offset = 0; offset < TOTAL; offset += MOST)); do
+    size=$((TOTAL - offset < MOST ? TOTAL - offset : MOST))
+    line="\$(sed -n \"\$(($offset + SLURM_ARRAY_TASK_ID))p\" $(printf %q "$LIST"))"
+    wrapped "exec bash -c \"$line\"" >"$FOLDER/trainings_$offset.sh"
+    JOBS+=("$(submit --array="1-$size" --job-name="$NAME" --output="$FOLDER/%A_%a.log" "$@" "$FOLDER/trainings_$offset.sh")")
 done
 after=$(IFS=: && echo "${JOBS[*]}")
-last=$(submit ${after:+--dependency=afterany:$after} --job-name="$(basename "$FIGURE" .sh)_finish" \
-    --output="$FOLDER/finish.log" "$@" --wrap "$(printf '%q ' bash "$FIGURE" "${OWN_FLAGS[@]}" --finish)")
+wrapped "exec $(printf '%q ' bash "$FIGURE" "${OWN_FLAGS[@]}" --finish)" >"$FOLDER/finish.sh"
+last=$(submit ${after:+--dependency=afterany:$after} --job-name="${NAME}_finish" --output="$FOLDER/finish.log" "$@" \
+    "$FOLDER/finish.sh")
 echo "submitted $TOTAL trainings (jobs ${JOBS[*]:-none}), then the figure (job $last); logs: $FOLDER"

@@ -26,13 +26,14 @@ from tests.commands import (
 )
 from tests.fake_data import write_cifar100, write_fashion_mnist
 from tests.test_checkpoint import files_limited_to
+from utils.comparisons import run_flags
 from utils.errors import exit_status
-from utils.run_folder import RunFolderError
+from utils.run_folder import RunFolderError, open_run_folder
 from utils.signed_mask import SignedMaskError, extract_signed_mask, load_signed_mask
 from utils.starts import STARTS, Origin, choose_masks
 from utils.training import evaluate
 
-ALL_STARTS = ("--start", *STARTS, "--final-levels", "1", "2")
+ALL_STARTS = ("--start", *(start for start in STARTS if start != "rewound"), "--final-levels", "1", "2")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ def read_csv(path):
 
 
 def test_a_run_leaves_what_the_readme_says(aws_run):
-    names = {f"level_{level:02d}_{start}_seed2" for level in (1, 2) for start in STARTS if start != "dense"}
+    names = {
+        f"level_{level:02d}_{start}_seed2" for level in (1, 2) for start in STARTS if start not in ("dense", "rewound")
+    }
     assert {path.name for path in (aws_run / "final").iterdir()} == names | {"dense_seed2"}
     for level in ("level_00", "level_01", "level_02"):
         files = {path.name for path in (aws_run / level).iterdir() if not path.name.startswith(".")}
@@ -107,9 +110,9 @@ def test_starts_take_what_they_say(aws_run, monkeypatch):
     """What a final training began from, seen before its first step."""
     began = {}
 
-    def remember(network, masks, initial_norms, dataset, stage, recipe, progress):
-        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        began[stage.folder.name] = state, initial_norms, masks
+    def remember(trainee, dataset, stage, recipe, progress):
+        state = {name: tensor.clone() for name, tensor in trainee.network.state_dict().items()}
+        began[stage.folder.name] = state, trainee.initial_norms, trainee.masks
         return []
 
     monkeypatch.setattr("main.train_stage", remember)
@@ -124,7 +127,7 @@ def test_starts_take_what_they_say(aws_run, monkeypatch):
     norms = contents["level_02"]["initial_norms"]
     initial = began["dense_seed2_init5"][0]
     assert not torch.equal(initial["conv1.weight"], contents["initialization"]["model"]["conv1.weight"])
-    for start in STARTS:
+    for start in set(STARTS) - {"rewound"}:
         folder = {"dense": "dense_seed2_init5", "subnetwork": "level_02_subnetwork_seed2"}.get(
             start, f"level_02_{start}_seed2_init5"
         )
@@ -168,7 +171,7 @@ def test_what_is_drawn_at_random_is_random_and_repeatable(aws_run):
     norms = tuple(contents["level_02"]["initial_norms"])
     signed = [name for name, _ in build_network("resnet20", 10, 1).named_parameters() if name not in norms]
     signed_mask = extract_signed_mask(level, masks, signed)
-    origins = [Origin(initial, level, masks, signed_mask, norms, seed) for seed in (2, 2, 3)]
+    origins = [Origin(initial, level, {}, masks, signed_mask, norms, seed) for seed in (2, 2, 3)]
     for start in ("random-signs", "magnitudes"):
         weights = [
             torch.cat([STARTS[start].state(origin)[name][mask] for name, mask in masks.items()]) for origin in origins
@@ -206,9 +209,9 @@ def remember_beginnings(monkeypatch) -> dict:
     """Level -> the state that its training began from, filled by the runs that follow."""
     began, train = {}, main.train_stage
 
-    def remember(network, masks, initial_norms, dataset, stage, recipe, progress):
-        began[stage.folder.name] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        return train(network, masks, initial_norms, dataset, stage, recipe, progress)
+    def remember(trainee, *others):
+        began[others[1].folder.name] = {name: tensor.clone() for name, tensor in trainee.network.state_dict().items()}
+        return train(trainee, *others)
 
     monkeypatch.setattr("main.train_stage", remember)
     return began
@@ -251,10 +254,43 @@ def test_weight_rewinding_into_the_middle_of_the_warm_up(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.stage.evaluate", stop_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         run_in_process(tmp_path, *flags)
-    contents = networks(run_in_process(tmp_path, *flags))
+    run = run_in_process(tmp_path, *flags)
+    contents = networks(run)
+    point = torch.load(run / "level_00" / "rewinding_point.pt", weights_only=True)["model"]
     for name, mask in contents["level_01"]["masks"].items():
-        assert torch.equal(contents["rewinding_point"]["model"][name], shorter["level_00"]["model"][name])
+        assert torch.equal(point[name], shorter["level_00"]["model"][name])
         assert torch.equal(began["level_01"][name], shorter["level_00"]["model"][name] * mask)
+
+
+def test_the_winning_ticket_is_the_rewinding_point_under_the_mask(tmp_path, monkeypatch):
+    began = remember_beginnings(monkeypatch)
+    contents = networks(run_in_process(tmp_path, "--method", "imp", "--start", "rewound"))
+    for name, tensor in began["level_02_rewound_seed2"].items():
+        mask = contents["level_02"]["masks"].get(name, 1)
+        assert torch.equal(tensor, contents["initialization"]["model"][name] * mask), name
+
+
+def test_weight_rewinding_goes_back_in_the_schedule_too(tmp_path):
+    """From the first of four epochs: the three that follow are the schedule's second to fourth."""
+    flags = "--method wr --warmup-epochs 4 --rewind-epoch 1 --levels 1 --level-epochs 3 --start"
+    run = run_in_process(tmp_path, *flags.split(), "--pruning-schedule", "dense")
+    rates = {}
+    for level in ("level_00", "level_01"):
+        with (run / level / "metrics.csv").open() as file:
+            rates[level] = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates["level_00"] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert rates["level_01"] == rates["level_00"][1:]
+
+
+@pytest.mark.parametrize("method", ["lrr", "aws", "imp", "wr", "gm"])
+def test_a_run_s_own_flags_continue_it(method, tmp_path):
+    """What other programs add final trainings with."""
+    flags = ["--dataset", "digits", "--arch", "resnet20", "--method", method, "--runs-dir", str(tmp_path)]
+    args = main.parse_arguments(flags)
+    open_run_folder(tmp_path / args.name, {**main.run_settings(args), "data": "digits", "signed_mask": None}, {}, "")
+    again = main.parse_arguments(run_flags(tmp_path / args.name))
+    assert main.run_settings(again) == main.run_settings(args)
+    assert again.name == args.name
 
 
 def test_the_dense_schedule_of_levels(tmp_path):
@@ -265,7 +301,7 @@ def test_the_dense_schedule_of_levels(tmp_path):
 
 def test_two_processes_never_train_the_same_stage(tmp_path):
     """Started at once on one run: both end well, and every epoch was trained by one of them."""
-    command = [sys.executable, PROJECT / "main.py", *TINY_JOB, "--runs-dir", tmp_path, "--method", "aws", "--wait"]
+    command = [sys.executable, PROJECT / "main.py", *TINY_JOB, "--runs-dir", tmp_path, "--method", "aws", "--share"]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
@@ -397,6 +433,7 @@ BAD_FLAGS = [
     (["--levels", "2", "--final-levels", "3"], ["--final-levels 3 is above --levels 2"]),
     (["--method", "dense", "--start", "signs"], ["--start signs needs a level"]),
     (["--alpha-range", "1", "0"], ["--alpha-range", "low end first"]),
+    (["--method", "lrr", "--start", "rewound"], ["--start rewound goes with --method imp or wr"]),
     (["--method", "lrr", "--rewind-epoch", "1"], ["--rewind-epoch", "only weight rewinding"]),
     (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),
     (["--method", "gm"], ["Gem-Miner freezes weights every 5 epochs and 2 are too few", "--level-epochs 6"]),
@@ -453,7 +490,8 @@ def test_every_flag_has_help_and_is_read():
     help_text = main_program("--help").stdout
     source = (PROJECT / "main.py").read_text()
     for name in vars(main.parse_arguments([])):
-        assert re.search(rf"--{name.replace('_', '-')}\b[^-]*[a-z]{{3}}", help_text), name
+        flag = name.replace("_", "-")
+        assert re.search(rf"--{flag}(, --no-{flag})?\b[^-]*[a-z]{{3}}", help_text), name
         # Read beside its completion: as args.name, or by name among the settings of a run.
         assert re.search(rf"args\.{name}\b(?! =)|[ \"]{name}[ \"]", source), name
 

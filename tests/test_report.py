@@ -112,9 +112,9 @@ def test_gaps_are_listed_with_their_commands(planned, monkeypatch, capsys):
     _, out, _ = run_report(monkeypatch, capsys, "--plan", planned)
     # No level is there: they are what LRR and AWS lack as well.
     assert "missing: 14 trainings, 0 error barriers; next:" in out
-    assert "--method aws --seed 2 --wait" in out
-    assert "--method dense --seed 2 --wait" in out
-    assert "--method dense --seed 1 --wait" not in out
+    assert "--method aws --seed 2 --share" in out
+    assert "--method dense --seed 2 --share" in out
+    assert "--method dense --seed 1 --share" not in out
 
 
 def test_nothing_finished_is_a_figure_of_gaps(tmp_path, monkeypatch, capsys):

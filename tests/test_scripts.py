@@ -81,7 +81,7 @@ def test_a_launcher_s_recipe(launcher):
     if args.dataset != "digits":
         assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]
         classic = args.method in ("imp", "wr")
-        epochs = {"gm": (0, 150, 150)}.get(args.method, (100, 100, 100) if classic else (10, 10, 100))
+        epochs = {"gm": (0, 150, 150), "imp": (100, 100, 100), "wr": (100, 90, 100)}.get(args.method, (10, 10, 100))
         assert (args.warmup_epochs, args.level_epochs, args.final_epochs) == epochs
         assert args.pruning_schedule == ("dense" if classic else "constant")
 
@@ -151,7 +151,7 @@ def test_a_figure_s_flags_are_checked():
         (("--seed", "1"), {}, "--seed is none of --dry-run, --list, --finish, --networks, --seeds and --levels"),
         (("--seeds",), {}, "--seeds wants a list, in quotes"),
         ((), {"SCALE": "large"}, "SCALE=large should be small, or not set"),
-        (("--networks", "cifar100_alexnet"), {}, "cifar100_alexnet has no recipe"),
+        (("--networks", "cifar100_alexnet"), {}, "cifar100_alexnet has no recipe for dense"),
     ):
         result = command("bash", figure, *flags, **environment)
         assert result.returncode == 2, flags

@@ -31,7 +31,22 @@ STYLES = {
     ("aws", "signs-keep-norms"): ("tab:pink", "--"),
     ("gm", "subnetwork"): ("tab:gray", "-"),
 }
-OTHER_STYLE = (None, ":")  # matplotlib's next colour
+# For all else: a colour for the method, a line for the start.
+METHOD_COLORS = {
+    "imp": "tab:olive",
+    "wr": "tab:cyan",
+    "lrr": "royalblue",
+    "aws": "limegreen",
+    "gm": "tab:gray",
+    "signed_mask": "black",
+}
+START_LINES = {"subnetwork": "-", "rewound": "-.", "signs": "--", "mask": (0, (1, 1))}
+OTHER_LINE = (0, (5, 1, 1, 1, 1, 1))
+
+
+def style_of(method: str, start: str) -> tuple[str, str | tuple]:
+    """Colour and line style of a curve."""
+    return STYLES.get((method, start), (METHOD_COLORS[method], START_LINES.get(start, OTHER_LINE)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Curve:
     label: str
     xs: Sequence[float]
     values: Sequence[Sequence[float]]
-    style: tuple[str | None, str] = (None, "-")
+    style: tuple[str | None, str | tuple] = (None, "-")
 
     def draw(self, axes: Axes) -> None:
         """The mean over trials, and where there are several their sample standard deviation as a shaded band."""
@@ -49,7 +64,7 @@ class Curve:
         mean = [statistics.mean(values) if values else math.nan for values in self.values]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in self.values]
         (line,) = axes.plot(
-            self.xs, mean, line_style, label=self.label, color=color, marker="o", markersize=3, linewidth=1.6
+            self.xs, mean, linestyle=line_style, label=self.label, color=color, marker="o", markersize=3, linewidth=1.6
         )
         low = [value - deviation for value, deviation in zip(mean, spread, strict=True)]
         high = [value + deviation for value, deviation in zip(mean, spread, strict=True)]
@@ -72,17 +87,50 @@ class Panel:
         for curve in self.curves:
             curve.draw(axes)
         if self.level_line:
-            label, values = self.level_line
-            mean = statistics.mean(values)
-            axes.axhline(mean, color="black", linestyle=":", linewidth=1.4, label=label)
-            if len(values) > 1:
-                spread = statistics.stdev(values)
-                axes.axhspan(mean - spread, mean + spread, color="black", alpha=0.08, linewidth=0)
+            draw_level_line(axes, *self.level_line)
         axes.set_title(self.title, fontsize=10)
         axes.set_xlabel(self.x_label)
         axes.set_ylabel(self.y_label)
         if self.shrinking and self.curves:
             mark_ratios(axes, sorted({x for curve in self.curves for x in curve.xs}, reverse=True))
+
+
+@dataclass(frozen=True)
+class CategoryPanel:
+    """One picture of values by category, for each of ``groups`` with a colour of its own: the mean, and a bar of one
+    standard deviation. ``groups``: label -> (colour, category -> trials)."""
+
+    title: str
+    y_label: str
+    groups: Mapping[str, tuple[str, Mapping[str, Sequence[float]]]]
+    level_line: tuple[str, Sequence[float]] | None = None
+
+    def draw(self, axes: Axes) -> None:
+        categories = list(dict.fromkeys(name for _, values in self.groups.values() for name in values))
+        for index, (label, (color, values)) in enumerate(self.groups.items()):
+            shown = {name: trials for name, trials in values.items() if trials}
+            shift = 0.15 * (index - (len(self.groups) - 1) / 2)
+            axes.errorbar(
+                [categories.index(name) + shift for name in shown],
+                [statistics.mean(trials) for trials in shown.values()],
+                [statistics.stdev(trials) if len(trials) > 1 else 0.0 for trials in shown.values()],
+                fmt="o", color=color, label=label, capsize=3, markersize=5,
+            )  # fmt: skip
+        if self.level_line:
+            draw_level_line(axes, *self.level_line)
+        axes.set_xticks(range(len(categories)), categories, rotation=40, ha="right", fontsize=8)
+        axes.set_xlim(-0.5, len(categories) - 0.5)
+        axes.set_title(self.title, fontsize=10)
+        axes.set_ylabel(self.y_label)
+
+
+def draw_level_line(axes: Axes, label: str, values: Sequence[float]) -> None:
+    """A dotted line at the mean, with a band of one standard deviation."""
+    mean = statistics.mean(values)
+    axes.axhline(mean, color="black", linestyle=":", linewidth=1.4, label=label)
+    if len(values) > 1:
+        spread = statistics.stdev(values)
+        axes.axhspan(mean - spread, mean + spread, color="black", alpha=0.08, linewidth=0)
 
 
 def mark_ratios(axes: Axes, ratios: Sequence[float]) -> None:
@@ -104,7 +152,7 @@ def path_figure(title: str, ends: tuple[str, str], curves: Sequence[Curve]) -> F
     return figure
 
 
-def panel_figure(title: str, rows: Mapping[str, Sequence[Panel]]) -> Figure:
+def panel_figure(title: str, rows: Mapping[str, Sequence[Panel | CategoryPanel]]) -> Figure:
     """A row of panels for every name, each column with its legend underneath."""
     columns = max(map(len, rows.values()))
     size = (5.5 * columns, 0.8 + 3.9 * len(rows))
@@ -114,13 +162,20 @@ def panel_figure(title: str, rows: Mapping[str, Sequence[Panel]]) -> Figure:
             panel.draw(axes)
         if name:
             row_axes[0].set_ylabel(f"{name}\n{row_axes[0].get_ylabel()}")
-    for column_axes in all_axes.T:
+    for column, column_axes in enumerate(all_axes.T):
+        # Categories have long names under the axis.
+        long_names = any(isinstance(panels[column], CategoryPanel) for panels in rows.values() if column < len(panels))
         handles = {}  # of all rows: a curve may be missing from the last
         for axes in column_axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
             column_axes[-1].legend(
-                handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False
+                handles.values(),
+                handles,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.45 if long_names else -0.16),
+                fontsize=8,
+                frameon=False,
             )
     figure.suptitle(title, fontsize=11)
     return figure

@@ -83,8 +83,7 @@ class GemMiner(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for index, name in enumerate(self.scored):
             weight = network.get_parameter(name)
-            score = torch.rand(weight.shape, generator=generator).to(weight)
-            self.scores.append(score.contiguous(memory_format=torch.preserve_format))
+            self.scores.append(torch.empty_like(weight).copy_(torch.rand(weight.shape, generator=generator)))
             self.register_buffer(f"active_{index}", torch.ones_like(weight, dtype=torch.bool))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class PathMeasurement:
     epsilon: float | None
     epsilon_source: str
     folder: Path
+    wait: bool = False  # for a path that another process measures
 
 
 def read_network(path: Path) -> TrainedNetwork:
@@ -138,7 +139,7 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
     the two, and print one line; returns the summary. Finished positions are not measured again."""
     check_comparable([first, second])
     folder = measurement.folder / path_name(first.label, second.label, measurement.augment)
-    with claim_stage(folder):
+    with claim_stage(folder, measurement.wait):
         check_fingerprints(folder, first, second)
         rows = measure_positions(first, second, measurement, folder)
         ends = [check_end(end, row["test_error"], measurement) for end, row in ((second, rows[0]), (first, rows[-1]))]
@@ -311,7 +312,8 @@ def summarize(
 
 
 def count_only_in(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> int:
-    return sum(int((mask & ~others[name]).sum()) for name, mask in masks.items())
+    """Weights of one mask that another lacks; what has no mask there (Gem-Miner prunes the classifier too) survives."""
+    return sum(int((mask & ~others[name]).sum()) for name, mask in masks.items() if name in others)
 
 
 def describe(summary: dict) -> str:

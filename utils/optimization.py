@@ -15,6 +15,50 @@ def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> 
     return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
+def rate_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Keep the learning rate in a tensor, which a CUDA graph reads anew at every replay."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def momenta(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
+    """The momentum of every trained parameter, in their order; None before its first step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+
+
+@torch.no_grad()
+def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor | None]) -> None:
+    """What ``momenta`` gave, in place where there are buffers: None is no momentum, and zero there, which is the same.
+
+    Raises ValueError for those of another network.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    pairs = list(zip(parameters, values, strict=True))
+    for parameter, value in pairs:
+        if value is not None and value.shape != parameter.shape:
+            raise ValueError(f"a momentum of {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+    for parameter, value in pairs:
+        buffer = optimizer.state[parameter].get("momentum_buffer")
+        if buffer is None and value is not None:
+            optimizer.state[parameter]["momentum_buffer"] = value.to(parameter, copy=True)
+        elif buffer is not None:
+            buffer.copy_(torch.zeros_like(buffer) if value is None else value)
+
+
+def reset_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """A fresh optimizer's."""
+    set_momenta(optimizer, [None] * len(momenta(optimizer)))
+
+
 def constant_rate(lr: float, epoch: int, epochs: int) -> float:
     """The warm-up's and the levels' schedule: none."""
     return lr

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from utils.comparisons import Comparison
-from utils.figures import OTHER_STYLE, STYLES, Curve, Panel
+from utils.figures import METHOD_COLORS, CategoryPanel, Curve, Panel, style_of
 from utils.plan import PlannedBarrier, PlannedRun
-from utils.results import METHOD_NAMES, markdown_table, mean_and_deviation, trials
-from utils.run_folder import read_json, read_result
+from utils.results import METHOD_NAMES, dense_deviation, markdown_table, mean_and_deviation, trials
+from utils.run_folder import is_run, read_json, read_result, settings_of
 from utils.starts import NEW, STARTS
 
 GAP = "–"
+OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
 PAPER_COLUMNS = (
     "Model", "Method", "Use AWS subnetwork", "Trained from θ_init", "Top-1 Acc. (%)", "Remaining Params.", "n"
 )  # fmt: skip
@@ -40,9 +41,14 @@ class PlannedAccuracy:
 
     @property
     def remaining_ratio(self) -> float:
-        if not self.results:
-            return self.planned_ratio
-        return statistics.mean(result["remaining_ratio"] for result in self.results)
+        """Of the prunable weights: measured, or where nothing is finished, planned."""
+        measured = self.ratio("remaining_ratio")
+        return self.planned_ratio if measured is None else measured
+
+    def ratio(self, key: str) -> float | None:
+        """The mean of a remaining ratio that the results have."""
+        values = [result[key] for result in self.results if key in result]
+        return statistics.mean(values) if values else None
 
     @property
     def label(self) -> str:
@@ -99,6 +105,7 @@ class MeasuredComparison:
     comparison: Comparison
     planned_trials: int
     summaries: tuple[dict, ...]
+    epsilon: float | None
 
     @property
     def label(self) -> str:
@@ -109,9 +116,9 @@ class MeasuredComparison:
         return [summary["barrier"] for summary in self.summaries]
 
     @property
-    def connected(self) -> int:
-        """In how many trials the barrier is below ε."""
-        return sum(summary["connected"] is True for summary in self.summaries)
+    def connected(self) -> int | None:
+        """In how many trials the barrier is below ε, where that is known."""
+        return None if self.epsilon is None else sum(height < self.epsilon for height in self.heights)
 
     @property
     def shown(self) -> str:
@@ -125,9 +132,8 @@ class MeasuredComparison:
         """Test error at every α that all trials have."""
         errors = [{row["alpha"]: row["test_error"] for row in summary["positions"]} for summary in self.summaries]
         alphas = sorted(set.intersection(*map(set, errors))) if errors else []
-        style = STYLES.get((self.method, self.comparison.first), OTHER_STYLE)
         values = [[trial[alpha] for trial in errors] for alpha in alphas]
-        return Curve(self.label, alphas, values, style)
+        return Curve(self.label, alphas, values, style_of(self.method, self.comparison.first))
 
 
 def collect_comparisons(barriers: Sequence[PlannedBarrier]) -> list[MeasuredComparison]:
@@ -141,9 +147,15 @@ def collect_comparisons(barriers: Sequence[PlannedBarrier]) -> list[MeasuredComp
             group[0].comparison,
             len(group),
             tuple(read_json(barrier.file) for barrier in group if barrier.file.exists()),
+            _epsilon(group[0].run),
         )
         for (network, method, _), group in groups.items()
     ]
+
+
+def _epsilon(run: PlannedRun) -> float | None:
+    """Of the dense networks that are there now, whatever was known when a path was measured."""
+    return dense_deviation(run.folder.parent, settings_of(run.folder))[0] if is_run(run.folder) else None
 
 
 def count_of(n: int, planned: int) -> str:
@@ -175,8 +187,12 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], kinds: Sequence[st
     return [Panel(kind, "α", "test error (%)", curves[kind]) for kind in kinds]
 
 
-def accuracy_panel(accuracies: Sequence[PlannedAccuracy]) -> Panel:
+def accuracy_panel(accuracies: Sequence[PlannedAccuracy]) -> Panel | CategoryPanel:
+    """Accuracy over the remaining ratio; of a single level, by start."""
     dense = [value for accuracy in accuracies if accuracy.level is None for value in accuracy.accuracies]
+    level_line = (f"dense {STARTS['dense'].formula}", dense) if dense else None
+    if len({accuracy.level for accuracy in accuracies} - {None}) == 1:
+        return start_panel(accuracies, level_line)
     points: dict[tuple[str, str], list[PlannedAccuracy]] = {}
     for accuracy in accuracies:
         if accuracy.level is not None:
@@ -186,10 +202,18 @@ def accuracy_panel(accuracies: Sequence[PlannedAccuracy]) -> Panel:
         line = sorted(line, key=lambda accuracy: accuracy.level)
         xs = [accuracy.remaining_ratio for accuracy in line]
         label = f"{METHOD_NAMES[method]} {start} {line[0].label}"
-        style = STYLES.get((method, start), OTHER_STYLE)
-        curves.append(Curve(label, xs, [accuracy.accuracies for accuracy in line], style))
-    level_line = (f"dense {STARTS['dense'].formula}", dense) if dense else None
+        curves.append(Curve(label, xs, [accuracy.accuracies for accuracy in line], style_of(method, start)))
     return Panel("test accuracy", "remaining ratio", "test accuracy (%)", curves, level_line, shrinking=True)
+
+
+def start_panel(accuracies: Sequence[PlannedAccuracy], level_line: tuple[str, Sequence[float]] | None) -> CategoryPanel:
+    pruned = [accuracy for accuracy in accuracies if accuracy.level is not None]
+    groups = {}
+    for method in dict.fromkeys(accuracy.method for accuracy in pruned):
+        values = {accuracy.start: accuracy.accuracies for accuracy in pruned if accuracy.method == method}
+        groups[METHOD_NAMES[method]] = (METHOD_COLORS[method], values)
+    title = f"test accuracy at level {pruned[0].level}, remaining ratio {pruned[0].remaining_ratio:.2g}"
+    return CategoryPanel(title, "test accuracy (%)", groups, level_line)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -219,7 +243,10 @@ def paper_cells(row: PlannedAccuracy) -> list[str]:
         marks = ["-", "-"]
     else:
         marks = ["✓" if mark else "×" for mark in (row.method == "aws", STARTS[row.start].magnitudes == NEW)]
-    return [" ".join(row.network), row.label, *marks, row.shown, f"{row.remaining_ratio:.3g}", row.counted]
+    remaining = f"{row.remaining_ratio:.3g}"
+    if row.method == "gm" and row.results:  # it counts the classifier among the prunable weights
+        remaining += f" ({row.ratio('remaining_ratio_with_classifier'):.3g} with the classifier)"
+    return [" ".join(row.network), row.label, *marks, row.shown, remaining, row.counted]
 
 
 def part_cells(row: PlannedAccuracy) -> list[str]:
@@ -252,6 +279,7 @@ def accuracy_records(accuracies: Sequence[PlannedAccuracy]) -> list[dict]:
             "signs": STARTS[row.start].signs,
             "magnitudes": STARTS[row.start].magnitudes,
             "norms": STARTS[row.start].norms,
+            **{key: row.ratio(key) for key in OTHER_RATIOS},
             **_statistics("test_accuracy", row.accuracies),
             "planned": row.planned_trials,
         }
@@ -269,7 +297,7 @@ def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
             "networks": row.comparison.title,
             **_statistics("barrier", row.heights),
             "connected": row.connected,
-            "epsilon": row.summaries[0]["epsilon"] if row.summaries else None,
+            "epsilon": row.epsilon,
             "planned": row.planned_trials,
         }
         for row in comparisons

@@ -15,6 +15,7 @@ from utils.pruning import Masks, remaining_ratio, remaining_ratio_of_all
 from utils.run_folder import (
     BARRIERS_FOLDER,
     CONFIG_FILE,
+    EARLIER_DEFAULTS,
     SUMMARY_FILE,
     RunFolderError,
     is_run,
@@ -132,7 +133,7 @@ def label_of(run: Path, result: dict, start: str) -> str:
 def dense_deviation(runs: Path, settings: dict) -> tuple[float | None, str]:
     """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
     percentage points, and what it was taken from. None where there are fewer than two."""
-    errors = {}
+    errors, settings = {}, EARLIER_DEFAULTS | settings
     for run in sorted(config.parent for config in runs.glob(f"*/{CONFIG_FILE}")):
         if is_run(run) and all(settings_of(run).get(name) == settings.get(name) for name in DENSE_SETTINGS):
             for result in read_results(run):

@@ -19,11 +19,21 @@ CONFIG_FILE = "config.json"
 BARRIERS_FOLDER = "barriers"  # beside the runs
 FIGURES_FOLDER = "figures"
 SUMMARY_FILE = "barrier.json"
+# What a run folder means that was made before these could be set.
+EARLIER_DEFAULTS = {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}
 COMMAND_FILE = "command.txt"
 
 
 class RunFolderError(Exception):
     """A run folder that does not fit the command; the message says what differs and what to do."""
+
+
+class StageInUse(RunFolderError):
+    """Another process works in the folder."""
+
+    def __init__(self, stage: Path):
+        super().__init__(f"{stage} is being worked on by another process: stop it, or wait for it")
+        self.stage = stage
 
 
 def level_name(level: int) -> str:
@@ -53,8 +63,9 @@ def open_run_folder(run: Path, settings: dict, about: dict, command: str) -> Non
 
 
 def _check_settings(config: Path, settings: dict) -> None:
-    before = read_json(config).get("settings", {})
-    settings = json.loads(json.dumps(settings))  # as they would be read: tuples are lists in the file
+    before = EARLIER_DEFAULTS | read_json(config).get("settings", {})
+    # As they would be read: tuples are lists in the file.
+    settings = EARLIER_DEFAULTS | json.loads(json.dumps(settings))
     differences = [
         f"{'' if key == 'data' else '--'}{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
         for key in dict.fromkeys([*settings, *before])
@@ -71,7 +82,7 @@ def _check_settings(config: Path, settings: dict) -> None:
 def claim_stage(stage: Path, wait: bool = False) -> Iterator[None]:
     """Hold a stage's folder while it is trained. The hold ends with the process, however it ends.
 
-    Where another process holds it: waits until that one lets go, or raises RunFolderError.
+    Where another process holds it: waits until that one lets go, or raises StageInUse.
     """
     stage.mkdir(parents=True, exist_ok=True)
     with _lock(stage, wait):
@@ -84,9 +95,7 @@ def _lock(folder: Path, wait: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise RunFolderError(
-                f"{folder} is being worked on by another process: stop it, or wait for it (--wait)"
-            ) from error
+            raise StageInUse(folder) from error
         yield
 
 
@@ -114,7 +123,7 @@ def settings_of(run: Path) -> dict:
     """The settings of a run. Raises RunFolderError where the folder is no run."""
     if not is_run(run):
         raise RunFolderError(f"{run} is no run folder, it has no {CONFIG_FILE} of a run: name one that main.py made")
-    return read_json(run / CONFIG_FILE)["settings"]
+    return EARLIER_DEFAULTS | read_json(run / CONFIG_FILE)["settings"]
 
 
 def label_of_stage(run: Path, stage: str) -> str:

@@ -27,11 +27,13 @@ class Origin:
     """What a final training may start from.
 
     ``initial``: θ_init; ``trained``: θ_T with its batch-norm statistics, empty where only a signed mask is known;
-    ``norms``: the names of ψ; ``seed`` decides what a start draws at random.
+    ``rewound``: what IMP and weight rewinding set weights back to; ``norms``: the names of ψ; ``seed`` decides what a
+    start draws at random.
     """
 
     initial: Mapping[str, Tensor]
     trained: Mapping[str, Tensor]
+    rewound: Mapping[str, Tensor]
     masks: Masks
     signed_mask: SignedMask
     norms: tuple[str, ...]
@@ -60,7 +62,7 @@ class Start(NamedTuple):
     @property
     def needs_trained(self) -> bool:
         """The level's own values: a signed mask is not enough."""
-        return LEVEL in (self.magnitudes, self.norms) or self.norms == SHIFTED
+        return bool({LEVEL, SHIFTED, REWOUND} & {self.magnitudes, self.norms})
 
     @property
     def new_initialization(self) -> bool:
@@ -82,6 +84,11 @@ def dense(origin: Origin) -> State:
 def subnetwork(origin: Origin) -> State:
     """The level's own weights, normalization and batch-norm statistics included."""
     return _copy(origin.trained)
+
+
+def rewound(origin: Origin) -> State:
+    """The winning ticket of IMP and weight rewinding: the level's zeros in the weights that it was rewound to."""
+    return mask(replace(origin, initial=origin.rewound))
 
 
 def mask(origin: Origin) -> State:
@@ -137,7 +144,8 @@ def _copy(state: Mapping[str, Tensor]) -> State:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-LEVEL, NEW, RANDOM, SHUFFLED, SHIFTED, NONE = "level", "new", "random", "shuffled", "shifted", "none"
+LEVEL, NEW, RANDOM, SHUFFLED = "level", "new", "random", "shuffled"
+SHIFTED, REWOUND, NONE = "shifted", "rewound", "none"
 
 STARTS = {
     # formula, and from where: mask, signs, magnitudes, ψ; state
@@ -147,6 +155,7 @@ STARTS = {
     "mask": Start("A(θ_init ⊙ m_T)", LEVEL, NEW, NEW, NEW, mask),
     "signs-keep-norms": Start("A(abs([φ_init, ψ_T]) ⊙ s_T)", LEVEL, LEVEL, NEW, LEVEL, keeping_norms(signs)),
     "signs-shifted-norms": Start("A(abs([φ_init, ψ*_init]) ⊙ s_T)", LEVEL, LEVEL, NEW, SHIFTED, signs_shifted_norms),
+    "rewound": Start("A(θ_k ⊙ m_T)", LEVEL, REWOUND, REWOUND, REWOUND, rewound),
     # Controls: which part of a subnetwork carries what it knows.
     "weights": Start("A([φ_T, ψ_init] ⊙ m_T)", LEVEL, LEVEL, LEVEL, NEW, weights),
     "magnitudes": Start("A(abs([φ_T, ψ_init]) ⊙ ±m_T)", LEVEL, RANDOM, LEVEL, NEW, magnitudes),

@@ -1,6 +1,7 @@
 """TensorBoard scalars that hold every epoch once, however often the training was interrupted."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -53,11 +54,13 @@ class LevelScalars(StageScalars):
             self.writer.add_scalar(f"survivors/{name}", count, level)
 
 
-def link_scalars(run: Path, folder: Path) -> None:
-    """Show a run's TensorBoard folder under ``folder`` too, by its name: ``tensorboard --logdir`` then groups the runs
-    of a figure by the folders that they are linked into."""
-    target = run / SCALARS_FOLDER
-    link = folder / run.name
-    if target.exists() and not link.is_symlink():
-        folder.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(target, folder.resolve()))
+def group_scalars(runs: Mapping[Path, str], folder: Path) -> None:
+    """Show the TensorBoard folders of ``runs`` under ``folder`` too, each in its group: links, made anew."""
+    for old in folder.glob("*/*"):
+        if old.is_symlink():
+            old.unlink()
+    for run, group in runs.items():
+        target, link = run / SCALARS_FOLDER, folder / group / run.name
+        if target.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent.resolve()))

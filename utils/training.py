@@ -17,6 +17,7 @@ from utils.norm_interpolation import interpolate_normalization, normalization_pa
 from utils.pruning import Masks, apply_masks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+ForwardPass = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 TrainStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -38,21 +39,30 @@ class Evaluation:
 
 
 def make_train_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks, initial_norms: Mapping[str, Tensor]
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    masks: Masks,
+    initial_norms: Mapping[str, Tensor],
+    accelerate: Callable[[ForwardPass], ForwardPass] = lambda forward_pass: forward_pass,
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
     ``initial_norms`` is ψ_init for AWS and empty for normal training. The names are looked up here, once: a step walks
-    over no module and waits for no device.
+    over no module and waits for no device. ``accelerate`` makes the forward pass faster (``utils/fast_path.py``) and
+    changes nothing of what it means.
     """
     norms = normalization_parameters(network)
     pruned_weights = [network.get_parameter(name) for name in masks]
     weight_masks = list(masks.values())
 
-    def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    @accelerate
+    def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         norms_of_this_step = interpolate_normalization(norms, initial_norms, alpha)
         outputs = functional_call(network, norms_of_this_step, (images,), tie_weights=False)
-        loss = F.cross_entropy(outputs, labels)
+        return F.cross_entropy(outputs, labels), outputs
+
+    def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        loss, outputs = forward_pass(images, labels, alpha)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -105,16 +115,18 @@ class Tally:
 def train_one_epoch(
     network: nn.Module, step: TrainStep, batches: Batches, alphas: Tensor, advance: Callable[[int], None]
 ) -> Evaluation:
-    """Run ``step`` on every batch with its own α; ``advance`` is told how many images were trained on.
+    """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
+    were trained on.
 
     Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
     """
     network.train()
     tally = Tally(alphas.device)
-    for (images, labels), alpha in zip(batches, alphas, strict=True):
-        loss, correct = step(images, labels, alpha)
-        tally.add(loss, correct, len(labels))
-        advance(len(labels))
+    for batch, alpha in zip(batches, alphas, strict=True):
+        loss, correct = step(*batch, alpha)
+        images = len(batch[0])
+        tally.add(loss, correct, images)
+        advance(images)
     result = tally.evaluation()
     if not math.isfinite(result.loss):
         raise TrainingError("the training loss is no longer finite")

@@ -6,10 +6,13 @@ FIGURE=baselines
 TITLE="IMP, weight rewinding, LRR and AWS"
 NETWORKS="cifar100_resnet50"
 METHODS="imp wr lrr aws"
-STARTS_imp="subnetwork signs mask"
+STARTS_imp="rewound subnetwork signs mask"
 STARTS_wr=$STARTS_imp
-STARTS_lrr=$STARTS_imp
-STARTS_aws=$STARTS_imp
+STARTS_lrr="subnetwork signs mask"
+STARTS_aws=$STARTS_lrr
 LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
+COMPARISONS=""
+BARRIER_LEVEL=""
+PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

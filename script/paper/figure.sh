@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Sourced by the figures, once they have said what they need:
 #   FIGURE TITLE        the name of its files, and what stands above the picture
-#   NETWORKS            <dataset>_<arch>, whose recipe is in script/<dataset>_<arch>_<method>.sh (that of lrr for a
-#                       method that has none)
+#   NETWORKS            <dataset>_<arch>, whose recipe is in script/<dataset>_<arch>_<method>.sh
 #   SEEDS               the trials; the final trainings of a trial have the seed after its own
 #   LEVELS              where final trainings begin
-#   METHODS, STARTS_<method>, and DENSE=no for no dense networks
-#   COMPARISONS BARRIER_LEVEL    error barriers (calculate_error_barrier.py --help)
-#   PARTS=yes           tables that say where each part of a subnetwork comes from
+#   METHODS STARTS_<method>
+#   COMPARISONS BARRIER_LEVEL    error barriers (calculate_error_barrier.py --help); empty for none
+#   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
 # and run by `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."]
 # [--levels ".."]`. Everything that is missing is trained and measured, and the figure drawn; --dry-run only says what
 # that is, --list prints its plain commands, --finish trains nothing and draws what is there. FLAGS=".." are flags of
@@ -25,7 +24,7 @@ if [ "${SCALE:-paper}" = small ]; then
 elif [ "${SCALE:-paper}" != paper ]; then
     fail "SCALE=$SCALE should be small, or not set"
 fi
-WHAT=all
+WHAT=all networks="" seeds="" levels=""
 while [ $# -gt 0 ]; do
     case $1 in
         --dry-run | --list | --finish) WHAT=${1#--} && shift ;;
@@ -45,8 +44,8 @@ LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL:-0}" | sort -n | 
 # The flags of one run: method $1, network $2, seed $3, then more flags.
 flags() {
     local launcher=$PROJECT/script/$2_$1.sh
-    [ -f "$launcher" ] || launcher=$PROJECT/script/$2_lrr.sh
-    [ -f "$launcher" ] || fail "$2 has no recipe: write script/$2_$1.sh, or correct NETWORKS"
+    [ "$1" != dense ] || launcher=$PROJECT/script/$2_lrr.sh # whose final trainings a dense network's are like
+    [ -f "$launcher" ] || fail "$2 has no recipe for $1: write script/$(basename "$launcher"), or correct the networks"
     LIST_FLAGS=1 bash "$launcher" --method "$1" --seed "$3" --runs-dir "$RUNS" "${@:4}" "${EXTRA[@]}"
 }
 
@@ -54,7 +53,7 @@ plan() {
     local seed network method starts
     for seed in $SEEDS; do
         for network in $NETWORKS; do
-            [ "${DENSE:-yes}" = no ] || flags dense "$network" "$seed" --start dense --final-seeds "$seed"
+            flags dense "$network" "$seed" --start dense --final-seeds "$seed"
             for method in $METHODS; do
                 starts=STARTS_$method
                 read -ra starts -d '' <<<"${!starts}" || true # all its lines
@@ -66,7 +65,7 @@ plan() {
 }
 
 report() {
-    "$PYTHON" "$PROJECT/report.py" --plan "$FOLDER/plan.txt" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
+    "$PYTHON" "$PROJECT/report.py" --plan "$PLAN" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
         --level "${BARRIER_LEVEL:-0}" --comparisons "${COMPARISON_LIST[@]}" ${PARTS:+--parts} "$@"
 }
 
@@ -74,13 +73,13 @@ report() {
 make_missing() {
     local commands
     commands=$(report --list "$1")
-    [ -z "$commands" ] || LOGS=$FOLDER/logs/$1 bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
-    [ "$STATUS" -lt 128 ] || exit "$STATUS" # interrupted
+    [ -z "$commands" ] || LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$1 bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
+    case $STATUS in 130 | 143) exit "$STATUS" ;; esac # interrupted
 }
 
-mkdir -p "$FOLDER"
-planned=$(plan)
-echo "$planned" >"$FOLDER/plan.txt"
+PLAN=$(mktemp) # of this command alone: another may be at work on the same figure
+trap 'rm -f "$PLAN"' EXIT
+plan >"$PLAN"
 STATUS=0
 case $WHAT in
     dry-run) report --dry-run ;;
@@ -95,6 +94,7 @@ case $WHAT in
         fi
         [ ${#COMPARISON_LIST[@]} = 0 ] || make_missing barriers
         report
+        cp "$PLAN" "$FOLDER/plan.txt"
         exit $STATUS
         ;;
 esac

@@ -12,4 +12,5 @@ LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS="noise-signs lmc-signs"
 BARRIER_LEVEL=11
+PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

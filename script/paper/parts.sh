@@ -13,4 +13,6 @@ STARTS_aws=$STARTS_lrr
 LEVELS="11"
 SEEDS="1 2 3"
 PARTS=yes
+COMPARISONS=""
+BARRIER_LEVEL=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

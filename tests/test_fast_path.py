@@ -1,0 +1,291 @@
+"""The fast path against the readable step: exactly on the CPU, to rounding on a GPU; and what of it a CPU can show."""
+
+import copy
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from data.batches import draw_epoch, make_batch
+from models import ARCHITECTURES, build_network
+from tests.toys import toy_dataset
+from utils.blueprint import Blueprint
+from utils.devices import DeviceError
+from utils.fast_path import GraphedStep, Speed, accelerate, choose_speed, unchanged
+from utils.norm_interpolation import initial_normalization
+from utils.optimization import momenta, rate_tensor, set_momenta, set_rate, sgd
+from utils.pruning import apply_masks
+from utils.trainee import Recipe, Trainees, drawn_step
+from utils.training import TrainingError, make_train_step
+
+CPU = torch.device("cpu")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+DATASET = toy_dataset(count=36, size=8, classes=4)
+RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=8)  # an epoch ends with a batch of 4
+
+
+def half_masks(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(mask.shape, generator=generator) < 0.5 for name, mask in BLUEPRINT.dense_masks().items()}
+
+
+def make_trainee(speed, dataset=DATASET, seed=1, trainees=None):
+    """A subnetwork of seed ``seed`` with AWS's interpolation."""
+    initial = BLUEPRINT.initialize(seed)
+    norms = {name: initial[name] + 0.5 for name in BLUEPRINT.norms}
+    trainees = trainees or Trainees(BLUEPRINT, dataset, RECIPE, speed)
+    return trainees.subnetwork(initial, half_masks(seed), norms)
+
+
+def train(trainee, dataset=DATASET, epochs=4):
+    """20 steps: 4 epochs of 5 batches, with a learning rate of its own each; the losses."""
+    losses = []
+    for epoch in range(epochs):
+        trainee.network.train()
+        set_rate(trainee.optimizer, 0.05 / (epoch + 1))
+        alphas = torch.linspace(0.1, 0.9, 5, device=dataset.mean.device)
+        for batch, alpha in zip(draw_epoch(dataset, RECIPE.batch_size, epoch), alphas, strict=True):
+            loss, _ = trainee.step(*batch, alpha)
+            losses.append(loss.item())
+    return losses
+
+
+def readable_reference(seed=1, dataset=DATASET):
+    """The readable step alone, with nothing of Trainees around it; its losses and weights."""
+    device = dataset.mean.device
+    initial, masks = BLUEPRINT.initialize(seed), half_masks(seed)
+    network = BLUEPRINT.build(initial, masks, device).train()
+    norms = {name: (initial[name] + 0.5).to(device) for name in BLUEPRINT.norms}
+    optimizer = sgd(network, RECIPE.lr, RECIPE.momentum, RECIPE.weight_decay)
+    on_device = {name: mask.to(device) for name, mask in masks.items()}
+    step = make_train_step(network, optimizer, on_device, norms)
+    losses = []
+    for epoch in range(4):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 / (epoch + 1)
+        alphas = torch.linspace(0.1, 0.9, 5, device=device)
+        for drawn, alpha in zip(draw_epoch(dataset, RECIPE.batch_size, epoch), alphas, strict=True):
+            loss, _ = step(*make_batch(dataset, *drawn), alpha)
+            losses.append(loss.item())
+    return losses, network.state_dict()
+
+
+class ReplayedGraph:
+    """In the place of a CUDA graph: replaying runs the step again on the captured tensors."""
+
+    graphed: GraphedStep
+
+    def replay(self):
+        for kept, new in zip(self.graphed.outputs, self.graphed.step(*self.graphed.inputs), strict=True):
+            kept.copy_(new)
+
+
+@pytest.fixture
+def replayed_graphs(monkeypatch):
+    """GraphedStep on the CPU: a capture runs the step and takes back what it did; returns the graphs that were made."""
+    graphs = []
+
+    @contextmanager
+    def capture(graph):
+        (graphed,) = [made for made in captured if made.graph is None]
+        graph.graphed = graphed
+        graphs.append(graph)
+        with unchanged(graphed.network, graphed.optimizer):
+            yield
+
+    captured, original = [], GraphedStep._capture
+
+    def remember_and_capture(graphed, arguments):
+        captured.append(graphed)
+        original(graphed, arguments)
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(GraphedStep, "_capture", remember_and_capture)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    return graphs
+
+
+def assert_equal_states(ours, expected):
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_on_the_cpu_a_trainee_is_the_readable_step_to_the_last_bit():
+    losses, expected = readable_reference()
+    trainee = make_trainee(Speed())
+    assert train(trainee) == losses
+    assert_equal_states(trainee.network.state_dict(), expected)
+
+
+def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
+    """Warm-up steps leave no trace, inputs and learning rate are read anew, the smaller last batch is trained too."""
+    losses, expected = readable_reference()
+    trainee = make_trainee(Speed(cuda_graph=True))
+    assert train(trainee) == losses
+    assert_equal_states(trainee.network.state_dict(), expected)
+    assert len(replayed_graphs) == 1
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+def test_one_capture_serves_every_stage(replayed_graphs):
+    """The second subnetwork is put where the first one was, with fresh momentum, its own masks and its own ψ_init."""
+    trainees = Trainees(BLUEPRINT, DATASET, RECIPE, Speed(cuda_graph=True))
+    first = make_trainee(None, seed=1, trainees=trainees)
+    train(first)
+    second = make_trainee(None, seed=2, trainees=trainees)
+    assert second is first
+    losses, expected = readable_reference(seed=2)
+    assert train(second) == losses
+    assert_equal_states(second.network.state_dict(), expected)
+    assert len(replayed_graphs) == 1
+    without = trainees.subnetwork(BLUEPRINT.initialize(1), half_masks(), {})
+    assert without is not first  # nothing is interpolated: another step
+
+
+def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):
+    trainee = make_trainee(Speed(cuda_graph=True))
+    train(trainee, epochs=1)
+    buffers = momenta(trainee.optimizer)
+    saved = [buffer.clone() for buffer in buffers]
+    train(trainee, epochs=1)
+    set_momenta(trainee.optimizer, saved)
+    assert all(now is buffer for now, buffer in zip(momenta(trainee.optimizer), buffers, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))
+    with pytest.raises(ValueError, match="a momentum of"):
+        set_momenta(trainee.optimizer, [torch.ones(1)] * len(saved))
+    assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))
+
+
+def test_steps_that_leave_no_trace():
+    trainee = make_trainee(Speed())
+    train(trainee, epochs=1)
+    before = copy.deepcopy(trainee.network.state_dict())
+    momenta_before = [buffer.clone() for buffer in momenta(trainee.optimizer)]
+    with unchanged(trainee.network, trainee.optimizer):
+        train(trainee, epochs=1)
+        assert not torch.equal(trainee.network.conv1.weight, before["conv1.weight"])
+    assert_equal_states(trainee.network.state_dict(), before)
+    assert all(torch.equal(a, b) for a, b in zip(momenta(trainee.optimizer), momenta_before, strict=True))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_network_compiles_to_one_graph_whatever_alpha_is(arch, monkeypatch):
+    """Without code generation, which takes minutes: the graph, its autograd, and that no α makes another."""
+    compile_with_inductor = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: compile_with_inductor(function, backend="aot_eager", **options)
+    )
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    network = build_network(arch, 4, 3).to(memory_format=torch.channels_last).train()
+    norms = {name: tensor + 0.1 for name, tensor in initial_normalization(network).items()}
+    optimizer = sgd(network, 0.01, 0.9, 5e-4)
+    step = make_train_step(
+        network, optimizer, {}, norms, lambda forward: accelerate(forward, Speed(compile=True), CPU, batch_size=4)
+    )
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(4)
+    for alpha in (0.1, 0.5, 0.9):
+        loss, _ = step(images, labels, torch.tensor(alpha))
+        assert torch.isfinite(loss)
+    step(images[:2], labels[:2], torch.tensor(0.3))  # an epoch's last batch is not compiled
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+def test_compiled_training_follows_the_readable_step():
+    """Real generated code on the CPU, to rounding."""
+    losses, _ = readable_reference()
+    trainee = make_trainee(Speed(compile=True))
+    # At this learning rate a last bit has grown to a thousandth by the fifth step.
+    assert train(trainee)[:5] == pytest.approx(losses[:5], rel=1e-3)
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+def test_bf16_keeps_weights_statistics_and_loss_in_fp32():
+    trainee = make_trainee(Speed(precision="bf16"))
+    losses, expected = train(trainee), readable_reference()[0]
+    assert losses[0] != expected[0]
+    assert losses[0] == pytest.approx(expected[0], rel=0.02)  # before the first update
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in trainee.network.state_dict().values())
+    assert all(buffer.dtype == torch.float32 for buffer in momenta(trainee.optimizer))
+    loss, _ = trainee.step(*next(draw_epoch(DATASET, 8, 0)), torch.tensor(0.5))
+    assert loss.dtype == torch.float32
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+def test_the_defaults_of_a_device():
+    assert choose_speed(CPU) == Speed("fp32", compile=False, cuda_graph=False)
+    assert choose_speed(torch.device("cuda")) == Speed("bf16", compile=True, cuda_graph=True)
+    assert choose_speed(torch.device("cuda"), "fp32", False, False) == Speed()
+    with pytest.raises(DeviceError, match="--cuda-graph needs a CUDA device, not cpu"):
+        choose_speed(CPU, cuda_graph=True)
+    with pytest.raises(DeviceError, match="--precision tf32 is one of CUDA devices"):
+        choose_speed(CPU, precision="tf32")
+
+
+def test_a_failing_compilation_says_what_to_do():
+    def forward_pass(images, labels, alpha):
+        print(images)  # no part of a graph
+        return images.sum(), images
+
+    compiled = accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2)
+    with pytest.raises(TrainingError, match=r"torch\.compile failed .* train with --no-compile"):
+        compiled(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
+
+
+@CUDA
+@pytest.mark.parametrize(
+    ("speed", "tolerance"),
+    [(Speed(), 0.0), (Speed(cuda_graph=True), 1e-5), (Speed(compile=True), 1e-3), (Speed("fp32", True, True), 1e-3)],
+)
+def test_fp32_on_cuda_follows_the_readable_step(speed, tolerance):
+    dataset = DATASET.to("cuda")
+    losses, expected = readable_reference(dataset=dataset)
+    trainee = make_trainee(speed, dataset)
+    assert train(trainee, dataset) == pytest.approx(losses, rel=max(tolerance, 1e-5))
+    for name, tensor in trainee.network.state_dict().items():
+        assert torch.allclose(tensor.float(), expected[name].float(), atol=max(tolerance, 1e-5)), name
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+@CUDA
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_the_fast_path_trains_on_cuda(precision):
+    dataset = DATASET.to("cuda")
+    trainee = make_trainee(Speed(precision, compile=True, cuda_graph=True), dataset)
+    losses = train(trainee, dataset, epochs=20)
+    assert losses[-1] < losses[0]
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+def test_the_learning_rate_in_a_tensor_is_the_same_number():
+    results = []
+    for in_tensor in (False, True):
+        network = BLUEPRINT.build(BLUEPRINT.initialize(3), half_masks(), CPU)
+        optimizer = sgd(network, 0.1, 0.9, 5e-4)
+        if in_tensor:
+            rate_tensor(optimizer, CPU)
+        step = drawn_step(make_train_step(network, optimizer, half_masks(), {}), DATASET)
+        apply_masks([network.get_parameter(name) for name in half_masks()], list(half_masks().values()))
+        for rate in (0.1, 0.01):
+            set_rate(optimizer, rate)
+            step(*next(draw_epoch(DATASET, 8, 0)), torch.tensor(1.0))
+        results.append(network.state_dict())
+    assert_equal_states(*results)

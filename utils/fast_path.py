@@ -1,0 +1,161 @@
+"""The fast path of training: lower precision, compilation and one CUDA graph, wrapped around the readable step.
+
+None of it knows the method: ``make_train_step`` tells that. Reported evaluations and error barriers do not pass here,
+they are float32. A whole step, from the images' indices to the masks after the optimizer, is one CUDA graph: small
+networks otherwise wait for the host, which launches some hundreds of kernels a step.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from utils.devices import DeviceError
+from utils.optimization import momenta, set_momenta
+from utils.training import ForwardPass, TrainingError
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+WARM_UP_STEPS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
+
+DrawnStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a training step is run. ``precision``: of the forward and backward pass; weights, their updates, batch-norm
+    statistics and loss are float32 in all of them."""
+
+    precision: str = "fp32"
+    compile: bool = False
+    cuda_graph: bool = False
+
+    @property
+    def builds_once(self) -> bool:
+        """Whether a step is expensive to make, so that one should serve many stages."""
+        return self.compile or self.cuda_graph
+
+
+def choose_speed(
+    device: torch.device, precision: str | None = None, compile: bool | None = None, cuda_graph: bool | None = None
+) -> Speed:
+    """What is asked for, and where nothing is: everything on CUDA, the readable step as it is on the CPU.
+
+    Raises DeviceError for what the device has not.
+    """
+    cuda = device.type == "cuda"
+    if cuda_graph and not cuda:
+        raise DeviceError(f"--cuda-graph needs a CUDA device, not {device}")
+    if precision == "tf32" and not cuda:
+        raise DeviceError(f"--precision tf32 is one of CUDA devices, not of {device}: choose fp32")
+    return Speed(
+        precision=precision or ("bf16" if cuda else "fp32"),
+        compile=cuda if compile is None else compile,
+        cuda_graph=cuda if cuda_graph is None else cuda_graph,
+    )
+
+
+def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
+    """The forward pass in the chosen precision, compiled for batches of ``batch_size``; an epoch's smaller last batch
+    takes the pass as it is."""
+    if speed.precision == "bf16":
+        forward_pass = _autocast(forward_pass, device)
+    if not speed.compile:
+        return forward_pass
+    # One graph, or an error that says why not. α is a tensor, so that its value is no constant of the graph.
+    compiled = torch.compile(forward_pass, fullgraph=True, dynamic=False)
+
+    def compiled_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        if len(images) != batch_size:
+            return forward_pass(images, labels, alpha)
+        try:
+            return compiled(images, labels, alpha)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(f"torch.compile failed ({reason}): train with --no-compile") from error
+
+    return compiled_pass
+
+
+def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
+    def autocast_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        # Every weight is used once a pass: there is nothing to cache.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+            return forward_pass(images, labels, alpha)
+
+    return autocast_pass
+
+
+def in_tf32(step: DrawnStep, speed: Speed) -> DrawnStep:
+    """The step with TF32 in its convolutions and products, forward and backward, where ``speed`` asks for it."""
+    if speed.precision != "tf32":
+        return step
+
+    def tf32_step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return step(chosen, drawn, alpha)
+        finally:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    return tf32_step
+
+
+class GraphedStep:
+    """A step that is captured into a CUDA graph with its first full batch, and replayed for every one after it.
+
+    ``step`` may use nothing but tensors that stay where they are: the network's, the optimizer's (its learning rate is
+    one of them), the data set's and its arguments. An epoch's smaller last batch runs as it is.
+    """
+
+    def __init__(self, step: DrawnStep, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int):
+        self.step, self.network, self.optimizer, self.batch_size = step, network, optimizer, batch_size
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.outputs: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        arguments = (chosen, drawn, alpha)
+        if len(chosen) != self.batch_size:
+            return self.step(*arguments)
+        if self.graph is None:
+            self._capture(arguments)
+        for kept, given in zip(self.inputs, arguments, strict=True):
+            kept.copy_(given)
+        self.graph.replay()
+        return self.outputs
+
+    def _capture(self, arguments: tuple[Tensor, ...]) -> None:
+        self.inputs = tuple(argument.clone() for argument in arguments)
+        with unchanged(self.network, self.optimizer):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP_STEPS):
+                    self.step(*self.inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+        # Gradients that are there would be read from outside the graph's own memory.
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # records, and runs nothing
+            self.outputs = self.step(*self.inputs)
+        self.graph = graph
+
+
+@contextmanager
+def unchanged(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Steps within leave no trace in weights, batch-norm statistics, momentum and random numbers. Every tensor stays
+    where it is; momentum that did not exist is zero then, which trains alike."""
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    momenta_before = [None if buffer is None else buffer.clone() for buffer in momenta(optimizer)]
+    cuda = tensors[0].device.type == "cuda"
+    with torch.random.fork_rng(devices=[tensors[0].device]) if cuda else nullcontext():
+        yield
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+    set_momenta(optimizer, momenta_before)
