@@ -22,7 +22,7 @@ import torch
 
 from data import Dataset, load_dataset
 from utils.comparisons import COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
-from utils.devices import choose_device
+from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.figures import heat_map, panel_figure, save_figure
 from utils.measured_path import (
@@ -116,8 +116,10 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
         args.networks = list(dict.fromkeys(path.resolve() for path in args.networks))
     try:
         args.device = choose_device(args.device)
-    except ValueError as error:
+    except DeviceError as error:
         parser.error(str(error))
+    if args.device.type == "cuda":
+        choose_kernels(deterministic=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

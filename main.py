@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -31,7 +31,7 @@ from models import ARCHITECTURES
 from utils.batch_statistics import reestimate_batch_statistics
 from utils.blueprint import Blueprint, State, load_network
 from utils.checkpoint import CheckpointError, plain_state
-from utils.devices import choose_device
+from utils.devices import choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import PRECISIONS, choose_speed
 from utils.gem_miner import GemMiner, freeze_rate, freezes_after, make_search_step, signed_constants
@@ -70,6 +70,7 @@ from utils.training import check_batch
 
 METHODS = ("dense", "lrr", "aws", "imp", "wr", "gm")
 INITIALIZATION = "initialization"
+PRUNING_FOLDER = ".pruning"
 REWINDING_POINT_FILE = "rewinding_point.pt"  # in level_00
 
 
@@ -187,6 +188,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--cuda-graph",
         action=argparse.BooleanOptionalAction,
         help="run each training step as one CUDA graph (default: on CUDA)",
+    )
+    machine.add_argument(
+        "--deterministic", action="store_true", help="on CUDA: the same weights, bit for bit, from the same command"
     )
     machine.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     machine.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
@@ -317,18 +321,26 @@ class Job:
 
 def run_job(args: argparse.Namespace) -> None:
     job, finals = prepare(args), planned_finals(args)
-    wait = args.share and bool(finals)  # for what a final training needs
     with job.progress:
-        with leaving_to_others(job):
-            if prunes(args):
-                once(job, INITIALIZATION, 0, partial(keep_initialization, job), wait)
-            for level in planned_levels(args):
-                make = search_gem if args.method == "gm" else prune_and_train if level else warm_up
-                once(job, level_name(level), level_epochs(args, level), partial(make, job, level), wait)
+        # Of processes that make levels and nothing else one is enough, where a level needs the one before.
+        alone = not finals and args.method != "gm"
+        with leaving_to_others(job), claim_stage(job.run / PRUNING_FOLDER) if alone else nullcontext():
+            make_levels(job, wait=args.share and (alone or bool(finals)))
         for final in finals:
             with leaving_to_others(job):
                 once(job, final.stage, args.final_epochs, partial(train_final, job, final))
     conclude(job)
+
+
+def make_levels(job: Job, wait: bool) -> None:
+    """All that pruning leaves. With ``wait``, a level that another process trains is waited for, and trained here if
+    that one ends."""
+    args = job.args
+    if prunes(args):
+        once(job, INITIALIZATION, 0, partial(keep_initialization, job), wait)
+    for level in planned_levels(args):
+        make = search_gem if args.method == "gm" else prune_and_train if level else warm_up
+        once(job, level_name(level), level_epochs(args, level), partial(make, job, level), wait)
 
 
 @contextmanager
@@ -572,6 +584,8 @@ def prepare(args: argparse.Namespace) -> Job:
     """Check everything that can be checked before hours of training, open the run folder, and say what will be done."""
     device = choose_device(args.device)
     speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
+    if device.type == "cuda":  # the CPU's are deterministic as they are
+        choose_kernels(args.deterministic)
     dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class)
     blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
     planned_survivors(blueprint.prunable_count, args.prune_rate, args.levels)

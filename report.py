@@ -2,6 +2,7 @@
 
     python report.py                                        # a table of every run below runs/
     python report.py runs/cifar100_*                        # of the runs named
+    python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
     python report.py --plan FILE --name figure3 --level 11 --comparisons noise-signs lmc-signs
 
 A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure takes the
@@ -41,7 +42,7 @@ from utils.plan import (
     last_of_each,
     plan_barriers,
 )
-from utils.results import check_same_experiments, comparable_results, summary_table
+from utils.results import check_same_experiments, comparable_results, markdown_table, paired_rows, summary_table
 from utils.run_folder import CONFIG_FILE, FIGURES_FOLDER, RunFolderError, is_run, write_csv
 from utils.tensorboard import SCALARS_FOLDER, group_scalars
 
@@ -53,6 +54,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.error = partial(refuse, parser)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders (default: all below --runs-dir)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
+
+    parser.add_argument(
+        "--paired",
+        nargs=2,
+        type=Path,
+        metavar="FOLDER",
+        help="two folders of runs of the same names: their differences",
+    )
 
     planned = parser.add_argument_group("a figure of planned runs")
     planned.add_argument("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
@@ -70,6 +79,8 @@ def parse_arguments() -> argparse.Namespace:
         "by run, or stage by stage for workers side by side, or the error barriers between what is trained"
     )  # fmt: skip
     args = parser.parse_args()
+    if args.paired and (args.plan or args.runs):
+        parser.error("--paired takes its two folders and nothing else")
     if args.plan and args.runs:
         parser.error("give runs or --plan, not both")
     if (args.list or args.dry_run) and not args.plan:
@@ -86,6 +97,10 @@ class Plan:
 
 
 def report(args: argparse.Namespace) -> None:
+    if args.paired:
+        rows = paired_rows(*map(runs_below, args.paired))
+        print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+        return
     if args.plan is None:
         print_table(args)
         return
@@ -98,10 +113,13 @@ def report(args: argparse.Namespace) -> None:
         make_figure(plan, args)
 
 
+def runs_below(folder: Path) -> list[Path]:
+    return [config.parent for config in sorted(folder.glob(f"*/{CONFIG_FILE}")) if is_run(config.parent)]
+
+
 def print_table(args: argparse.Namespace) -> None:
-    found = sorted(config.parent for config in args.runs_dir.glob(f"*/{CONFIG_FILE}"))
     named = list(dict.fromkeys(run.resolve() for run in args.runs))  # named twice, a run would be two trials
-    results = comparable_results(named or [run for run in found if is_run(run)])
+    results = comparable_results(named or runs_below(args.runs_dir))
     if not results:
         raise RunFolderError("there is no finished final training: run main.py first, or name other runs")
     print(summary_table(results))

@@ -9,10 +9,11 @@ from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, make_batch
 from models import ARCHITECTURES, build_network
+from tests.commands import assert_same_networks, networks, run_in_process
 from tests.toys import toy_dataset
 from utils.blueprint import Blueprint
-from utils.devices import DeviceError
-from utils.fast_path import GraphedStep, Speed, accelerate, choose_speed, unchanged
+from utils.devices import DeviceError, choose_kernels
+from utils.fast_path import GraphedStep, Speed, accelerate, choose_layout, choose_speed, unchanged
 from utils.norm_interpolation import initial_normalization
 from utils.optimization import momenta, rate_tensor, set_momenta, set_rate, sgd
 from utils.pruning import apply_masks
@@ -238,6 +239,15 @@ def test_the_defaults_of_a_device():
         choose_speed(CPU, precision="tf32")
 
 
+def test_compiled_shufflenet_keeps_its_channels_first_on_cuda():
+    """Its grouped convolutions have several channels a group; MobileNetV2's depthwise ones have one."""
+    cuda, fast = torch.device("cuda"), Speed("bf16", compile=True, cuda_graph=True)
+    layouts = {arch: choose_layout(build_network(arch, 4), fast, cuda) for arch in ("shufflenet", "mobilenetv2")}
+    assert layouts == {"shufflenet": torch.contiguous_format, "mobilenetv2": torch.channels_last}
+    assert choose_layout(build_network("shufflenet", 4), Speed(), CPU) == torch.channels_last
+    assert choose_layout(build_network("mobilenetv2", 4), Speed(channels_last=False), CPU) == torch.contiguous_format
+
+
 def test_a_failing_compilation_says_what_to_do():
     def forward_pass(images, labels, alpha):
         print(images)  # no part of a graph
@@ -273,6 +283,25 @@ def test_the_fast_path_trains_on_cuda(precision):
     assert losses[-1] < losses[0]
     for name, mask in trainee.masks.items():
         assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+
+
+@CUDA
+def test_deterministic_runs_are_equal_on_cuda(tmp_path):
+    flags = ("--method", "aws", "--device", "cuda", "--deterministic")
+    try:
+        first = run_in_process(tmp_path / "first", *flags)
+        assert_same_networks(run_in_process(tmp_path / "second", *flags), first)
+    finally:
+        choose_kernels(deterministic=False)
+
+
+@CUDA
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_network_takes_the_whole_fast_path_on_cuda(arch, tmp_path):
+    flags = "--levels 1 --level-epochs 2 --final-epochs 2 --train-images-per-class 6 --batch-size 20 --method aws"
+    run = run_in_process(tmp_path, "--arch", arch, *flags.split(), "--device", "cuda")
+    for content in networks(run).values():
+        assert all(torch.equal(content["model"][name] == 0, ~mask) for name, mask in content["masks"].items())
 
 
 def test_the_learning_rate_in_a_tensor_is_the_same_number():

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.test_run_folder import finish
-from utils.results import comparable_results, dense_deviation, summary_rows, summary_table
+from utils.results import comparable_results, dense_deviation, paired_rows, summary_rows, summary_table
 from utils.run_folder import RunFolderError, open_run_folder, read_json, write_json
 
 
@@ -79,6 +79,20 @@ def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
     assert (row["test accuracy %"], row["n"]) == ("84.00 ± 2.83", 2)
     (row,) = summary_rows(comparable_results(runs[:1]))  # of a single run, its networks
     assert (row["test accuracy %"], row["n"]) == ("82.00 ± 2.83", 2)
+
+
+def test_paired_differences_by_hand(tmp_path):
+    """Second minus first, pair by pair: +1, −1 and +3 are 1 ± 2, though both sides alone spread by more."""
+    for name, accuracies in (("a", (70.0, 80.0, 90.0)), ("b", (71.0, 79.0, 93.0))):
+        for seed, accuracy in enumerate(accuracies):
+            make_run(tmp_path / name / f"aws{seed}", "aws", seed, {"signs": accuracy})
+    make_run(tmp_path / "a" / "alone", "aws", 9, {"signs": 50.0})
+    first, second = (sorted((tmp_path / name).iterdir()) for name in "ab")
+    (row,) = paired_rows(first, second)
+    assert (row["first %"], row["second %"]) == ("80.00 ± 10.00", "81.00 ± 11.14")
+    assert (row["paired difference"], row["n"]) == ("1.00 ± 2.00", 3)
+    with pytest.raises(RunFolderError, match="no final training was made in both folders"):
+        paired_rows(first, [])
 
 
 def test_a_dense_network_counts_once_and_only_with_its_like(tmp_path):

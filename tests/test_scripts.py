@@ -238,6 +238,11 @@ def test_every_command_of_the_readme(project, tmp_path):
         small, environment = [], {}
         if re.search(r"main\.py|quickstart|(lrr|aws)\.sh", line):
             small = SMALL
+        elif "benchmark.sh" in line:
+            line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 1 2 --seconds 1")
+            small = ["--images", "128", "--rounds", "1"] + ([] if "resnet20" in line else ["resnet20"])
+        elif "compare_precision" in line:
+            small, environment = ["digits_resnet20_aws", *SMALL], {"SEEDS": "1"}
         elif "SCALE=small" in line:
             small, environment = ["--seeds", "1", "--levels", "10"], SMALL_FIGURE
         elif "script/paper/" in line:

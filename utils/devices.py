@@ -1,5 +1,6 @@
 """The device that a flag names."""
 
+import os
 import re
 
 import torch
@@ -7,6 +8,14 @@ import torch
 
 class DeviceError(ValueError):
     """A device that is not there; the message says what is."""
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Before the first work on a GPU: kernels that give the same bits every time, or, for each shape, the fastest."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS refuses
 
 
 def choose_device(name: str) -> torch.device:

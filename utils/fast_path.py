@@ -19,17 +19,20 @@ from utils.training import ForwardPass, TrainingError
 PRECISIONS = ("fp32", "tf32", "bf16")
 WARM_UP_STEPS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
 
+CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+
 DrawnStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Speed:
     """How a training step is run. ``precision``: of the forward and backward pass; weights, their updates, batch-norm
-    statistics and loss are float32 in all of them."""
+    statistics and loss are float32 in all of them. ``channels_last``: the order of images and weights in memory."""
 
     precision: str = "fp32"
     compile: bool = False
     cuda_graph: bool = False
+    channels_last: bool | None = None  # None: as suits the network
 
     @property
     def builds_once(self) -> bool:
@@ -54,6 +57,17 @@ def choose_speed(
         compile=cuda if compile is None else compile,
         cuda_graph=cuda if cuda_graph is None else cuda_graph,
     )
+
+
+def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> torch.memory_format:
+    """Channels-last, but for compiled CUDA code of a network whose grouped convolutions have several input channels a
+    group (ShuffleNet): one of these has the compiler copy every tensor of the graph back and forth."""
+    if speed.channels_last is not None:
+        return CHANNELS_LAST if speed.channels_last else CONTIGUOUS
+    grouped = any(
+        isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in network.modules()
+    )
+    return CONTIGUOUS if grouped and speed.compile and device.type == "cuda" else CHANNELS_LAST
 
 
 def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:

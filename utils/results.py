@@ -173,6 +173,42 @@ def _summary_row(results: list[dict]) -> dict:
     }
 
 
+def paired_rows(first: Sequence[Path], second: Sequence[Path]) -> list[dict]:
+    """Runs of one name trained twice: final trainings of the same name, the second one's test accuracy minus the
+    first's, by network, method, start and level. Raises RunFolderError where no training was made in both."""
+    twins = {run.name: run for run in second}
+    groups = defaultdict(list)
+    for run in first:
+        ours = {result_name(result): result for result in read_results(run) if result["kind"] == "final"}
+        theirs = read_results(twins[run.name]) if run.name in twins else []
+        for other in theirs:
+            one = ours.get(result_name(other))
+            if one is not None:
+                groups[one["dataset"], one["arch"], one["method"], one["start"], one["level"]].append((one, other))
+    if not groups:
+        raise RunFolderError("no final training was made in both folders: name two folders with runs of the same names")
+    return [_paired_row(key, pairs) for key, pairs in groups.items()]
+
+
+def result_name(result: dict) -> tuple:
+    return tuple(result[key] for key in ("kind", "start", "level", "init_seed", "order_seed"))
+
+
+def _paired_row(key: tuple, pairs: Sequence[tuple[dict, dict]]) -> dict:
+    dataset, arch, method, start, level = key
+    accuracies = [[result["test_accuracy"] for result in side] for side in zip(*pairs, strict=True)]
+    differences = [theirs - ours for ours, theirs in zip(*accuracies, strict=True)]
+    return {
+        "network": f"{dataset} {arch}",
+        "start": f"{METHOD_NAMES[method]} {start}",
+        "level": "-" if level is None else level,
+        "first %": mean_and_deviation(accuracies[0]),
+        "second %": mean_and_deviation(accuracies[1]),
+        "paired difference": mean_and_deviation(differences),
+        "n": len(pairs),
+    }
+
+
 def trials(results: Sequence[dict], key: str) -> list[float]:
     """The values of ``key`` whose mean and deviation are reported, for results that differ in run and seeds only: one
     of each run, the mean of its own; of a single run, all. Dense networks count once each."""

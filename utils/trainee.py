@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data.batches import make_batch
 from data.dataset import Dataset
 from utils.blueprint import Blueprint
-from utils.fast_path import DrawnStep, GraphedStep, Speed, accelerate, in_tf32
+from utils.fast_path import CHANNELS_LAST, DrawnStep, GraphedStep, Speed, accelerate, choose_layout, in_tf32
 from utils.optimization import rate_tensor, reset_momenta, sgd
 from utils.pruning import Masks, apply_masks
 from utils.training import TrainStep, make_train_step
@@ -41,12 +41,12 @@ class Trainee:
     initial_norms: dict[str, Tensor]
 
 
-def drawn_step(step: TrainStep, dataset: Dataset) -> DrawnStep:
+def drawn_step(step: TrainStep, dataset: Dataset, layout: torch.memory_format = CHANNELS_LAST) -> DrawnStep:
     """The step on images and labels as one on what was drawn for them."""
 
     def step_on_drawn(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         images, labels = make_batch(dataset, chosen, drawn)
-        return step(images, labels, alpha)
+        return step(images.contiguous(memory_format=layout), labels, alpha)
 
     return step_on_drawn
 
@@ -77,6 +77,8 @@ class Trainees:
 
     def _make(self, state, masks, initial_norms, trained) -> Trainee:
         network = self.blueprint.build(state, masks, self.device)
+        layout = choose_layout(network, self.speed, self.device)
+        network.to(memory_format=layout)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         recipe, speed = self.recipe, self.speed
@@ -85,7 +87,7 @@ class Trainees:
         initial_norms = {name: tensor.to(self.device, copy=True) for name, tensor in initial_norms.items()}
         accelerated = partial(accelerate, speed=speed, device=self.device, batch_size=recipe.batch_size)
         step = make_train_step(network, optimizer, masks, initial_norms, accelerated)
-        step = in_tf32(drawn_step(step, self.dataset), speed)
+        step = in_tf32(drawn_step(step, self.dataset, layout), speed)
         if speed.cuda_graph:
             rate_tensor(optimizer, self.device)
             step = GraphedStep(step, network, optimizer, recipe.batch_size)

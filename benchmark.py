@@ -1,0 +1,450 @@
+"""How fast training is, part by part: the plain step, then data on the device, precision, layout, compilation, graph.
+
+    python benchmark.py mobilenetv2 shufflenet          # on CUDA where there is one, else what makes sense on a CPU
+    python benchmark.py mobilenetv2 --share 1 2 4       # several trainings at once on the one device
+
+The arms alternate in one process, on random images; a ratio is the plain step's time over the arm's in the same round.
+"Plain" is how existing implementations train: worker processes with PIL transforms, float32 (TF32 on CUDA),
+channels-first, masks multiplied in the forward pass, α set layer by layer, and a wait for the device in every step.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
+from torchvision.transforms.functional import to_pil_image
+
+from data import DATASETS, Dataset
+from data.batches import count_batches, draw_epoch, evaluation_batches
+from data.dataset import LabelledImages
+from models import ARCHITECTURES
+from utils.blueprint import Blueprint
+from utils.devices import DeviceError, choose_device, choose_kernels
+from utils.errors import exit_status, refuse
+from utils.fast_path import Speed
+from utils.results import markdown_table
+from utils.run_folder import write_csv
+from utils.trainee import Recipe, Trainees
+from utils.training import evaluate
+
+PAPER_NETWORKS = ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")
+CLASSES = {32: 100, 64: 200}
+EPOCH_IMAGES = {32: 50_000, 64: 100_000}
+TEST_IMAGES = 10_000
+# Seconds of an epoch in which every activation crosses the memory's bus once in bf16, at 4.3 TB/s.
+BYTE_FLOORS = {
+    ("resnet50", 32): 0.82, ("resnet50", 64): 6.2, ("mobilenetv2", 32): 0.33, ("mobilenetv2", 64): 2.6,
+    ("shufflenet", 32): 0.21, ("efficientnet", 32): 0.13, ("efficientnet", 64): 0.95,
+}  # fmt: skip
+FLOORS_BANDWIDTH = 4.3e12
+RECIPE = Recipe(lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=128)
+COLUMNS = (
+    *("network", "arm", "ms a step", "images a second", "times plain", "range", "n", "epoch s", "of byte floor"),
+    *("peak GB", "start-up s"),
+)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.error = partial(refuse, parser)
+    parser.add_argument("arch", nargs="*", choices=[*ARCHITECTURES, []], help="networks (default: the paper's four)")
+    parser.add_argument("--size", type=int, choices=CLASSES, default=32, help="pixels (default: 32)")
+    parser.add_argument("--images", type=int, help="training images (default: a data set's on CUDA, 512 on a CPU)")
+    parser.add_argument("--rounds", type=int, default=7, help="n: how often the arms alternate (default: 7)")
+    parser.add_argument("--steps", type=int, help="steps of an arm in a round (default: 100 on CUDA, 1 on a CPU)")
+    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=workers, help="processes of the plain arm's data loader")
+    parser.add_argument("--arms", nargs="+", help="only these, and plain (default: all that the device has)")
+    parser.add_argument(
+        "--share", type=int, nargs="+", metavar="N", help="instead: N trainings of the last arm at once"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement with --share (default: 20)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--out", type=Path, help="CSV file of the results")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.arch = args.arch or list(PAPER_NETWORKS)
+    if args.images is not None and args.images < RECIPE.batch_size:
+        parser.error(f"--images should be a batch at least, {RECIPE.batch_size}")
+    return args
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The arms
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained, on which device."""
+
+    arch: str
+    dataset: Dataset  # on the CPU
+    device: torch.device
+    workers: int
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return Blueprint(self.arch, self.dataset.name, self.dataset.classes, self.dataset.channels)
+
+    def masks(self) -> dict[str, Tensor]:
+        """A tenth of the weights, at random."""
+        generator = torch.Generator().manual_seed(0)
+        dense = self.blueprint.dense_masks()
+        return {name: torch.rand(mask.shape, generator=generator) < 0.1 for name, mask in dense.items()}
+
+
+def random_dataset(size: int, images: int) -> Dataset:
+    """Random images with the classes, statistics and augmentation of CIFAR-100 or Tiny-ImageNet."""
+    source = DATASETS["cifar100" if size == 32 else "tiny_imagenet"]
+    generator = torch.Generator().manual_seed(0)
+
+    def split(number: int) -> LabelledImages:
+        pixels = torch.randint(0, 256, (number, size, size, 3), generator=generator, dtype=torch.uint8)
+        return LabelledImages(pixels, torch.randint(0, CLASSES[size], (number,), generator=generator))
+
+    mean, std = torch.tensor(source.mean), torch.tensor(source.std)
+    test = split(min(TEST_IMAGES, images))
+    return Dataset("random", split(images), test, CLASSES[size], mean, std, source.augmentation)
+
+
+class PilImages(TorchDataset):
+    """The plain arm's data: one image at a time through torchvision's transforms of PIL images."""
+
+    def __init__(self, dataset: Dataset):
+        self.split = dataset.train
+        size, augmentation = dataset.image_size, dataset.augmentation
+        if augmentation.crop_areas is None:
+            crop = transforms.RandomCrop(size, padding=augmentation.crop_padding)
+        else:
+            crop = transforms.RandomResizedCrop(size, scale=augmentation.crop_areas)
+        normalization = transforms.Normalize(dataset.mean.tolist(), dataset.std.tolist())
+        self.transform = transforms.Compose(
+            [crop, transforms.RandomHorizontalFlip(), transforms.ToTensor(), normalization]
+        )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = to_pil_image(self.split.images[index].permute(2, 0, 1))
+        return self.transform(image), int(self.split.labels[index])
+
+
+class PlainTraining:
+    """Existing implementations' step. Layers carry mask and α, and multiply and interpolate in their forward pass."""
+
+    def __init__(self, workload: Workload):
+        torch.set_float32_matmul_precision("highest")
+        blueprint, masks, device = workload.blueprint, workload.masks(), workload.device
+        initial = blueprint.initialize(0)
+        self.network = blueprint.build(initial, masks, device).to(memory_format=torch.contiguous_format).train()
+        self.device = device
+        for name, mask in masks.items():
+            _mask_in_forward(self.network.get_submodule(name.removesuffix(".weight")), mask.to(device))
+        self.norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
+        for module in self.norms:
+            _interpolate_in_forward(module)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.loader = DataLoader(
+            PilImages(workload.dataset),
+            batch_size=RECIPE.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workload.workers,
+            persistent_workers=workload.workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+        self.batches = self._endless()
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in count():
+            yield from self.loader
+
+    def run(self, steps: int) -> None:
+        tf32 = self.device.type == "cuda"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        for _ in range(steps):
+            images, labels = next(self.batches)
+            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            alpha = torch.rand(()).item()
+            for module in self.norms:
+                module.alpha = alpha
+            outputs = self.network(images)
+            loss = F.cross_entropy(outputs, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            loss.item()
+            (outputs.argmax(1) == labels).sum().item()
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _mask_in_forward(module: nn.Module, mask: Tensor) -> None:
+    mask = mask.float()
+    if isinstance(module, nn.Conv2d):
+        module.forward = lambda images: module._conv_forward(images, module.weight * mask, module.bias)
+    else:
+        module.forward = lambda features: F.linear(features, module.weight * mask, module.bias)
+
+
+def _interpolate_in_forward(module: nn.BatchNorm2d) -> None:
+    weight, bias = module.weight.detach().clone(), module.bias.detach().clone()
+
+    def forward(images: Tensor) -> Tensor:
+        scale = module.alpha * module.weight + (1 - module.alpha) * weight
+        shift = module.alpha * module.bias + (1 - module.alpha) * bias
+        statistics_of_layer = module.running_mean, module.running_var
+        return F.batch_norm(images, *statistics_of_layer, scale, shift, module.training, module.momentum, module.eps)
+
+    module.forward = forward
+
+
+class OurTraining:
+    """This project's step, on what it is told to use of the fast path."""
+
+    def __init__(self, workload: Workload, speed: Speed):
+        self.dataset = workload.dataset.to(workload.device)
+        blueprint = workload.blueprint
+        initial = blueprint.initialize(0)
+        norms = {name: initial[name] for name in blueprint.norms}
+        trainees = Trainees(blueprint, self.dataset, RECIPE, speed)
+        self.trainee = trainees.subnetwork(initial, workload.masks(), norms)
+        self.network = self.trainee.network.train()
+        self.alpha = torch.tensor(0.5, device=workload.device)
+        self.batches = self._endless()
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for epoch in count():
+            for chosen, drawn in draw_epoch(self.dataset, RECIPE.batch_size, epoch):
+                if len(chosen) == RECIPE.batch_size:
+                    yield chosen, drawn
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            self.trainee.step(*next(self.batches), self.alpha)
+
+
+def make_arms(device: torch.device) -> dict[str, Callable[[Workload], PlainTraining | OurTraining]]:
+    """Each adds something to the one before."""
+    if device.type == "cuda":
+        speeds = {
+            "data on device": Speed("tf32", channels_last=False),
+            "precision, layout": Speed("bf16"),
+            "compile": Speed("bf16", compile=True),
+            "graph": Speed("bf16", compile=True, cuda_graph=True),
+        }
+    else:
+        speeds = {"data in memory": Speed(channels_last=False), "layout": Speed(channels_last=True)}
+    return {"plain": PlainTraining} | {name: partial(OurTraining, speed=speed) for name, speed in speeds.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measuring
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Measurement:
+    """Of one arm. ``seconds``: of a round each; ``epoch_seconds`` with the evaluation of the test images."""
+
+    training: PlainTraining | OurTraining
+    start_up_seconds: float
+    seconds: list[float]
+    epoch_seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Measurement]:
+    """Every arm is started and warmed up, then they take turns."""
+    device, cuda = workload.device, workload.device.type == "cuda"
+    steps, warm_up = args.steps or (100 if cuda else 1), 50 if cuda else 1
+    measurements = {}
+    for name, make in chosen_arms(device, args.arms).items():
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device) if cuda else 0
+
+        def start(make=make) -> None:
+            nonlocal training
+            training = make(workload)
+            training.run(1)
+
+        training = None
+        start_up = timed(start, device)
+        training.run(warm_up)
+        measurements[name] = Measurement(training, start_up, [])
+        if cuda:
+            measurements[name].peak_bytes = torch.cuda.max_memory_allocated(device) - held
+    for _ in range(args.rounds):
+        for measurement in measurements.values():
+            measurement.seconds.append(timed(partial(measurement.training.run, steps), device) / steps)
+    for measurement in measurements.values():
+        measurement.epoch_seconds = timed(partial(whole_epoch, workload, measurement.training), device)
+    return measurements
+
+
+def chosen_arms(device: torch.device, names: Sequence[str] | None) -> dict:
+    arms = make_arms(device)
+    unknown = set(names or []) - set(arms)
+    if unknown:
+        raise DeviceError(f"{device} has no arm {', '.join(unknown)}: choose from {', '.join(arms)}")
+    return {name: make for name, make in arms.items() if not names or name in names or name == "plain"}
+
+
+def whole_epoch(workload: Workload, training: PlainTraining | OurTraining) -> None:
+    training.run(count_batches(len(workload.dataset.train), RECIPE.batch_size))
+    evaluated = workload.dataset.to(workload.device)
+    evaluate(training.network, evaluation_batches(evaluated, evaluated.test))
+    training.network.train()
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second that a copy on the device reads and writes."""
+    source = torch.empty(2**29, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 20 * 2 * len(source) / timed(lambda: [target.copy_(source) for _ in range(20)], device)
+
+
+def rows_of(workload: Workload, measurements: dict[str, Measurement], bytes_a_second: float | None) -> list[dict]:
+    plain = measurements["plain"].seconds
+    rows = []
+    for name, measurement in measurements.items():
+        step = statistics.median(measurement.seconds)
+        ratios = [theirs / ours for theirs, ours in zip(plain, measurement.seconds, strict=True)]
+        floor = BYTE_FLOORS.get((workload.arch, workload.dataset.image_size))
+        if floor and bytes_a_second:
+            images = EPOCH_IMAGES[workload.dataset.image_size]
+            floor_of_step = floor * FLOORS_BANDWIDTH / bytes_a_second * RECIPE.batch_size / images
+        cells = (
+            f"{workload.arch} {workload.dataset.image_size} px",
+            name,
+            f"{1000 * step:.4g}",
+            f"{RECIPE.batch_size / step:,.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            len(ratios),
+            f"{measurement.epoch_seconds:.3g}",
+            f"{floor_of_step / step:.0%}" if floor and bytes_a_second else "",
+            f"{measurement.peak_bytes / 1e9:.2f}" if measurement.peak_bytes else "",
+            f"{measurement.start_up_seconds:.1f}",
+        )
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several trainings at once
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def work_for_a_while(workload: Workload, seconds: float) -> None:
+    """A worker: says when it is warm, waits for a line, trains for ``seconds``, and says its images a second."""
+    *_, make = make_arms(workload.device).values()
+    started = time.perf_counter()
+    training = make(workload)
+    training.run(50 if workload.device.type == "cuda" else 1)
+    synchronize(workload.device)
+    print(f"ready {time.perf_counter() - started:.1f}", flush=True)
+    sys.stdin.readline()
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        training.run(1)
+        steps += 1
+        if steps % 20 == 0:
+            synchronize(workload.device)  # else the host would run ahead
+    synchronize(workload.device)
+    print(RECIPE.batch_size * steps / (time.perf_counter() - started), flush=True)
+
+
+def share_device(arch: str, args: argparse.Namespace) -> list[dict]:
+    """Images a second of N processes at once, against those of one."""
+    rows, alone = [], None
+    for processes in args.share:
+        command = [sys.executable, __file__, arch, "--worker", "--device", args.device, "--size", str(args.size)]
+        command += ["--seconds", str(args.seconds)] + (["--images", str(args.images)] if args.images else [])
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        workers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+        start_up = [float(worker.stdout.readline().split()[1]) for worker in workers]
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        speeds = [float(worker.communicate()[0]) for worker in workers]
+        alone = alone or sum(speeds) / processes
+        rows.append(
+            {
+                "network": f"{arch} {args.size} px",
+                "trainings at once": processes,
+                "images a second, all": f"{sum(speeds):,.0f}",
+                f"times {args.share[0]}": f"{sum(speeds) / alone:.2f}",
+                "slowest start-up s": f"{max(start_up):.1f}",
+            }
+        )
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    device = choose_device(args.device)
+    cuda = device.type == "cuda"
+    images = args.images or (EPOCH_IMAGES[args.size] if cuda else 512)
+    if args.share and not args.worker:
+        rows = [row for arch in args.arch for row in share_device(arch, args)]
+    else:
+        if cuda:
+            choose_kernels(deterministic=False)
+        dataset = random_dataset(args.size, images)
+        if args.worker:
+            work_for_a_while(Workload(args.arch[0], dataset, device, 0), args.seconds)
+            return
+        bytes_a_second = bandwidth(device) if cuda else None
+        rows = []
+        for arch in args.arch:
+            workload = Workload(arch, dataset, device, args.workers)
+            rows += rows_of(workload, measure_arms(workload, args), bytes_a_second)
+    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}"
+    print(f"{name}, torch {torch.__version__}, batch {RECIPE.batch_size}, an epoch of {images:,} training images")
+    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(args.out, [{"device": name, **row} for row in rows])
+
+
+def main() -> int:
+    args = parse_arguments()
+    return exit_status("benchmark.py", partial(benchmark, args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

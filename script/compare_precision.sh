@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Usage: bash script/compare_precision.sh [launcher [flags of main.py]]      default: digits_resnet20_aws
+# Whether the fast path trains as well as float32: five paired seeds of a launcher's recipe, once with the readable step
+# in float32 and once as FAST says (default: --precision bf16; on CUDA, compiled and graphed steps come with it), and the
+# differences between the two, pair by pair. SEEDS="1 2 3" for other ones. Interrupted, it goes on where it was.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set_up
+
+LAUNCHER=$PROJECT/script/${1:-digits_resnet20_aws}.sh
+[ -f "$LAUNCHER" ] || fail "there is no $LAUNCHER: name a launcher without its .sh"
+RUNS=$PROJECT/runs/precision/$(basename "$LAUNCHER" .sh)
+read -ra FAST_FLAGS <<<"${FAST:---precision bf16}"
+
+for seed in ${SEEDS:-1 2 3 4 5}; do
+    TRIAL=(--seed "$seed" --final-seeds $((seed + 1)) "${@:2}")
+    bash "$LAUNCHER" "${TRIAL[@]}" --precision fp32 --no-compile --no-cuda-graph --runs-dir "$RUNS/fp32"
+    bash "$LAUNCHER" "${TRIAL[@]}" "${FAST_FLAGS[@]}" --runs-dir "$RUNS/fast"
+done
+
+echo
+echo "first: the readable step in float32; second: ${FAST_FLAGS[*]}"
+"$PYTHON" "$PROJECT/report.py" --paired "$RUNS/fp32" "$RUNS/fast"

@@ -1,0 +1,92 @@
+"""The benchmark's arms do the work that they are said to do; how fast, no test can tell."""
+
+import csv
+import sys
+
+import pytest
+import torch
+
+import benchmark
+from utils.fast_path import Speed
+
+CPU = torch.device("cpu")
+
+
+def run_benchmark(monkeypatch, capsys, *flags):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
+    try:
+        status = benchmark.main()
+    except SystemExit as error:
+        status = error.code
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_every_arm_of_a_cpu_is_measured(tmp_path, monkeypatch, capsys):
+    flags = "resnet20 --images 128 --rounds 2 --workers 0 --device cpu --out".split()
+    status, out, _ = run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "b.csv"))
+    assert status == 0
+    with (tmp_path / "b.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows] == ["plain", "data in memory", "layout"]
+    assert rows[0]["times plain"] == "1.00"
+    assert all(row["n"] == "2" for row in rows)
+    for row in rows:
+        assert float(row["images a second"].replace(",", "")) == pytest.approx(
+            128_000 / float(row["ms a step"]), rel=0.01
+        )
+        assert row["range"] in out
+
+
+def test_the_arms_of_cuda_add_one_thing_each():
+    speeds = [
+        make.keywords["speed"] for name, make in benchmark.make_arms(torch.device("cuda")).items() if name != "plain"
+    ]
+    assert speeds == [
+        Speed("tf32", channels_last=False), Speed("bf16"), Speed("bf16", compile=True),
+        Speed("bf16", compile=True, cuda_graph=True),
+    ]  # fmt: skip
+
+
+def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
+    dataset = benchmark.random_dataset(32, 128)
+    workload = benchmark.Workload("mobilenetv2", dataset, CPU, workers=0)
+    plain = benchmark.PlainTraining(workload)
+    images = torch.randn(4, 3, 32, 32)
+    convolution, mask = plain.network.features[1].conv[0][0], workload.masks()["features.1.conv.0.0.weight"]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = torch.randn(2, convolution.in_channels, 8, 8)
+        expected = torch.conv2d(features, convolution.weight * mask, None, 1, 1, 1, convolution.groups)
+        assert torch.allclose(convolution(features), expected)
+        for module in plain.norms:
+            module.alpha = 0.0
+            module.weight.fill_(100.0)  # at α = 0 it is not seen
+        at_zero = plain.network.eval()(images)
+        for module in plain.norms:
+            module.weight.fill_(1.0)
+        assert torch.equal(plain.network(images), at_zero)
+
+
+def test_a_plain_batch_is_what_torchvision_makes_of_it():
+    images = benchmark.PilImages(benchmark.random_dataset(64, 128))
+    image, label = images[3]
+    assert image.shape == (3, 64, 64)
+    assert image.dtype == torch.float32
+    assert 0 <= label < 200
+    assert "RandomResizedCrop" in repr(images.transform)
+
+
+def test_bad_input_is_one_line(monkeypatch, capsys):
+    for flags, expected in (
+        (("alexnet",), "alexnet"),
+        (("--images", "10"), "--images should be a batch at least, 128"),
+        (
+            ("resnet20", "--images", "128", "--device", "cpu", "--arms", "graph"),
+            "cpu has no arm graph: choose from plain",
+        ),
+    ):
+        status, _, err = run_benchmark(monkeypatch, capsys, *flags)
+        assert status == 2
+        assert err.count("\n") == 1
+        assert expected in err
