@@ -9,14 +9,17 @@ set_up
 LAUNCHER=$PROJECT/script/${1:-digits_resnet20_aws}.sh
 [ -f "$LAUNCHER" ] || fail "there is no $LAUNCHER: name a launcher without its .sh"
 RUNS=$PROJECT/runs/precision/$(basename "$LAUNCHER" .sh)
-read -ra FAST_FLAGS <<<"${FAST:---precision bf16}"
+FAST=${FAST:---precision bf16}
+read -ra FAST_FLAGS <<<"$FAST"
+FAST_RUNS=$RUNS/$(tr -cs 'a-z0-9' _ <<<"${FAST#--}")
+FAST_RUNS=${FAST_RUNS%_}
 
 for seed in ${SEEDS:-1 2 3 4 5}; do
     TRIAL=(--seed "$seed" --final-seeds $((seed + 1)) "${@:2}")
     bash "$LAUNCHER" "${TRIAL[@]}" --precision fp32 --no-compile --no-cuda-graph --runs-dir "$RUNS/fp32"
-    bash "$LAUNCHER" "${TRIAL[@]}" "${FAST_FLAGS[@]}" --runs-dir "$RUNS/fast"
+    bash "$LAUNCHER" "${TRIAL[@]}" "${FAST_FLAGS[@]}" --runs-dir "$FAST_RUNS"
 done
 
 echo
-echo "first: the readable step in float32; second: ${FAST_FLAGS[*]}"
-"$PYTHON" "$PROJECT/report.py" --paired "$RUNS/fp32" "$RUNS/fast"
+echo "first: the readable step in float32; second: $FAST"
+"$PYTHON" "$PROJECT/report.py" --paired "$RUNS/fp32" "$FAST_RUNS"

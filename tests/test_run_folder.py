@@ -10,6 +10,7 @@ from utils.run_folder import (
     claim_stage,
     open_run_folder,
     read_results,
+    write_csv,
     write_json,
     write_results_table,
 )
@@ -73,3 +74,8 @@ def test_results_are_one_row_a_finished_network(tmp_path):
     assert [result["test_accuracy"] for result in read_results(tmp_path)] == [50.0, 60.0]
     write_results_table(tmp_path)
     assert (tmp_path / "results.csv").read_text() == "kind,test_accuracy\nlevel,50.0\nfinal,60.0\n"
+
+
+def test_rows_of_an_earlier_version_may_lack_columns(tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"a": 1}, {"a": 2, "b": 3}])
+    assert (tmp_path / "rows.csv").read_text() == "a,b\n1,\n2,3\n"

@@ -91,6 +91,9 @@ class Panel:
         axes.set_title(self.title, fontsize=10)
         axes.set_xlabel(self.x_label)
         axes.set_ylabel(self.y_label)
+        if not any(values for curve in self.curves for values in curve.values):
+            axes.text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes.transAxes, color="gray")
+            axes.set_xlim(0, 1)
         if self.shrinking and self.curves:
             mark_ratios(axes, sorted({x for curve in self.curves for x in curve.xs}, reverse=True))
 
@@ -163,20 +166,14 @@ def panel_figure(title: str, rows: Mapping[str, Sequence[Panel | CategoryPanel]]
         if name:
             row_axes[0].set_ylabel(f"{name}\n{row_axes[0].get_ylabel()}")
     for column, column_axes in enumerate(all_axes.T):
-        # Categories have long names under the axis.
-        long_names = any(isinstance(panels[column], CategoryPanel) for panels in rows.values() if column < len(panels))
         handles = {}  # of all rows: a curve may be missing from the last
         for axes in column_axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        # Under the axis, or in it where categories have long names there.
+        inside = any(isinstance(panels[column], CategoryPanel) for panels in rows.values() if column < len(panels))
+        place = {"loc": "best"} if inside else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
         if handles:
-            column_axes[-1].legend(
-                handles.values(),
-                handles,
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.45 if long_names else -0.16),
-                fontsize=8,
-                frameon=False,
-            )
+            column_axes[-1].legend(handles.values(), handles, fontsize=8, frameon=False, **place)
     figure.suptitle(title, fontsize=11)
     return figure
 

@@ -137,9 +137,10 @@ def path_name(first: str, second: str, augment: bool) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
-    """The rows under the keys of the first one."""
+    """The rows under all their keys; what a row has not is left empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())

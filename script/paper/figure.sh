@@ -73,7 +73,8 @@ report() {
 make_missing() {
     local commands
     commands=$(report --list "$1")
-    [ -z "$commands" ] || LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$1 bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
+    export LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$1
+    [ -z "$commands" ] || bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
     case $STATUS in 130 | 143) exit "$STATUS" ;; esac # interrupted
 }
 
