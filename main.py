@@ -490,7 +490,7 @@ def search_gem(job: Job, level: int, folder: Path) -> None:
         first_step=0,
     )
     step = drawn_step(make_search_step(miner, optimizer, args.score_penalty), job.dataset)
-    rows = train_stage(Trainee(miner, optimizer, step, {}, {}), job.dataset, stage, recipe, job.progress)
+    rows = train_stage(Trainee(miner, optimizer, step, {}, {}, predict=miner), job.dataset, stage, recipe, job.progress)
     masks = miner.masks()
     keep_level(job, stage, level, blueprint.build(initial, masks, job.device), initial, masks, rows)
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from data.batches import draw_epoch, make_batch
+from data.batches import draw_epoch, evaluation_batches, make_batch
 from models import ARCHITECTURES, build_network
 from tests.commands import assert_same_networks, networks, run_in_process
 from tests.toys import toy_dataset
 from utils.blueprint import Blueprint
 from utils.devices import DeviceError, choose_kernels
-from utils.fast_path import GraphedStep, Speed, accelerate, choose_layout, choose_speed, unchanged
+from utils.fast_path import Graphed, Speed, accelerate, choose_layout, choose_speed, unchanged
 from utils.norm_interpolation import initial_normalization
 from utils.optimization import momenta, rate_tensor, set_momenta, set_rate, sgd
 from utils.pruning import apply_masks
 from utils.trainee import Recipe, Trainees, drawn_step
-from utils.training import TrainingError, make_train_step
+from utils.training import TrainingError, evaluate, make_train_step
 
 CPU = torch.device("cpu")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -76,16 +76,20 @@ def readable_reference(seed=1, dataset=DATASET):
 class ReplayedGraph:
     """In the place of a CUDA graph: replaying runs the step again on the captured tensors."""
 
-    graphed: GraphedStep
+    graphed: Graphed
 
     def replay(self):
-        for kept, new in zip(self.graphed.outputs, self.graphed.step(*self.graphed.inputs), strict=True):
-            kept.copy_(new)
+        new = self.graphed.function(*self.graphed.inputs)
+        if isinstance(new, torch.Tensor):
+            self.graphed.outputs.copy_(new)
+        else:
+            for kept, tensor in zip(self.graphed.outputs, new, strict=True):
+                kept.copy_(tensor)
 
 
 @pytest.fixture
 def replayed_graphs(monkeypatch):
-    """GraphedStep on the CPU: a capture runs the step and takes back what it did; returns the graphs that were made."""
+    """Graphed on the CPU: a capture runs the step and takes back what it did; returns the graphs that were made."""
     graphs = []
 
     @contextmanager
@@ -93,10 +97,10 @@ def replayed_graphs(monkeypatch):
         (graphed,) = [made for made in captured if made.graph is None]
         graph.graphed = graphed
         graphs.append(graph)
-        with unchanged(graphed.network, graphed.optimizer):
+        with graphed.keeping():
             yield
 
-    captured, original = [], GraphedStep._capture
+    captured, original = [], Graphed._capture
 
     def remember_and_capture(graphed, arguments):
         captured.append(graphed)
@@ -106,7 +110,7 @@ def replayed_graphs(monkeypatch):
         def wait_stream(self, other):
             pass
 
-    monkeypatch.setattr(GraphedStep, "_capture", remember_and_capture)
+    monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
@@ -152,6 +156,19 @@ def test_one_capture_serves_every_stage(replayed_graphs):
     assert len(replayed_graphs) == 1
     without = trainees.subnetwork(BLUEPRINT.initialize(1), half_masks(), {})
     assert without is not first  # nothing is interpolated: another step
+
+
+def test_replayed_predictions_evaluate_alike(replayed_graphs, monkeypatch):
+    """Whole batches by the graph, the smaller last one as it is; the weights are read anew at every replay."""
+    monkeypatch.setattr("data.batches.EVALUATION_BATCH_SIZE", 8)
+    monkeypatch.setattr("utils.trainee.EVALUATION_BATCH_SIZE", 8)
+    trainee = make_trainee(Speed(cuda_graph=True))
+    for epochs in (1, 2):
+        train(trainee, epochs=epochs)
+        batches = list(evaluation_batches(DATASET, DATASET.test))
+        assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
+        assert evaluate(trainee.network, batches, trainee.predict) == evaluate(trainee.network, batches)
+    assert len(replayed_graphs) == 2  # the step's, and this one
 
 
 def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):

@@ -90,7 +90,13 @@ def test_paired_differences_by_hand(tmp_path):
     first, second = (sorted((tmp_path / name).iterdir()) for name in "ab")
     (row,) = paired_rows(first, second)
     assert (row["first %"], row["second %"]) == ("80.00 ± 10.00", "81.00 ± 11.14")
-    assert (row["paired difference"], row["n"]) == ("1.00 ± 2.00", 3)
+    assert (row["paired difference"], row["n"], row["pairs"]) == ("1.00 ± 2.00", 3, 3)
+    make_run(
+        tmp_path / "a" / "aws0", "aws", 0, {"signs": 70.0}, order_seed=5
+    )  # a run's second pair: +3, so 2 on average
+    make_run(tmp_path / "b" / "aws0", "aws", 0, {"signs": 73.0}, order_seed=5)
+    (row,) = paired_rows(first, second)
+    assert (row["paired difference"], row["n"], row["pairs"]) == ("1.33 ± 2.08", 3, 4)
     with pytest.raises(RunFolderError, match="no final training was made in both folders"):
         paired_rows(first, [])
 

@@ -6,8 +6,9 @@ networks otherwise wait for the host, which launches some hundreds of kernels a 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from utils.optimization import momenta, set_momenta
 from utils.training import ForwardPass, TrainingError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-WARM_UP_STEPS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
+WARM_UP_RUNS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
 
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 
+Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 DrawnStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -118,23 +120,29 @@ def in_tf32(step: DrawnStep, speed: Speed) -> DrawnStep:
     return tf32_step
 
 
-class GraphedStep:
-    """A step that is captured into a CUDA graph with its first full batch, and replayed for every one after it.
+class Graphed:
+    """A function of tensors that is captured into a CUDA graph with its first whole batch, and replayed for every one
+    after it; smaller batches, at the end of an epoch, run as they are.
 
-    ``step`` may use nothing but tensors that stay where they are: the network's, the optimizer's (its learning rate is
-    one of them), the data set's and its arguments. An epoch's smaller last batch runs as it is.
+    ``function`` may use nothing but its arguments and tensors that stay where they are. It is run some times before the
+    capture, inside ``keeping``, which has to take back what these runs change.
     """
 
-    def __init__(self, step: DrawnStep, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int):
-        self.step, self.network, self.optimizer, self.batch_size = step, network, optimizer, batch_size
+    def __init__(
+        self,
+        function: Callable[..., Outputs],
+        batch_size: int,
+        keeping: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.function, self.batch_size, self.keeping = function, batch_size, keeping
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
-        self.outputs: tuple[Tensor, Tensor] | None = None
+        self.outputs: Outputs | None = None
 
-    def __call__(self, chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        arguments = (chosen, drawn, alpha)
-        if len(chosen) != self.batch_size:
-            return self.step(*arguments)
+    def __call__(self, *arguments: Tensor) -> Outputs:
+        """What ``function`` returns; the next call writes over it."""
+        if len(arguments[0]) != self.batch_size:
+            return self.function(*arguments)
         if self.graph is None:
             self._capture(arguments)
         for kept, given in zip(self.inputs, arguments, strict=True):
@@ -144,19 +152,35 @@ class GraphedStep:
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(argument.clone() for argument in arguments)
-        with unchanged(self.network, self.optimizer):
+        with self.keeping():
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UP_STEPS):
-                    self.step(*self.inputs)
+                for _ in range(WARM_UP_RUNS):
+                    self.function(*self.inputs)
             torch.cuda.current_stream().wait_stream(stream)
-        # Gradients that are there would be read from outside the graph's own memory.
-        self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # records, and runs nothing
-            self.outputs = self.step(*self.inputs)
+            self.outputs = self.function(*self.inputs)
         self.graph = graph
+
+
+def graphed_step(step: DrawnStep, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> DrawnStep:
+    """The whole step as one graph; the optimizer's learning rate has to be a tensor."""
+
+    @contextmanager
+    def keeping() -> Iterator[None]:
+        with unchanged(network, optimizer):
+            yield
+        # Gradients that are there would be read from outside the graph's own memory.
+        optimizer.zero_grad(set_to_none=True)
+
+    return Graphed(step, batch_size, keeping)
+
+
+def graphed_prediction(network: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """The network's outputs in evaluation mode, float32, as one graph."""
+    return Graphed(network, batch_size)
 
 
 @contextmanager

@@ -175,7 +175,8 @@ def _summary_row(results: list[dict]) -> dict:
 
 def paired_rows(first: Sequence[Path], second: Sequence[Path]) -> list[dict]:
     """Runs of one name trained twice: final trainings of the same name, the second one's test accuracy minus the
-    first's, by network, method, start and level. Raises RunFolderError where no training was made in both."""
+    first's, by network, method, start and level. A trial is a run: its own pairs are averaged first. Raises
+    RunFolderError where no training was made in both."""
     twins = {run.name: run for run in second}
     groups = defaultdict(list)
     for run in first:
@@ -184,7 +185,8 @@ def paired_rows(first: Sequence[Path], second: Sequence[Path]) -> list[dict]:
         for other in theirs:
             one = ours.get(result_name(other))
             if one is not None:
-                groups[one["dataset"], one["arch"], one["method"], one["start"], one["level"]].append((one, other))
+                key = (one["dataset"], one["arch"], one["method"], one["start"], one["level"])
+                groups[key].append((one | {"run": run.name}, other | {"run": run.name}))
     if not groups:
         raise RunFolderError("no final training was made in both folders: name two folders with runs of the same names")
     return [_paired_row(key, pairs) for key, pairs in groups.items()]
@@ -196,8 +198,12 @@ def result_name(result: dict) -> tuple:
 
 def _paired_row(key: tuple, pairs: Sequence[tuple[dict, dict]]) -> dict:
     dataset, arch, method, start, level = key
-    accuracies = [[result["test_accuracy"] for result in side] for side in zip(*pairs, strict=True)]
-    differences = [theirs - ours for ours, theirs in zip(*accuracies, strict=True)]
+    compared = [
+        one | {"difference": other["test_accuracy"] - one["test_accuracy"], "second": other["test_accuracy"]}
+        for one, other in pairs
+    ]
+    accuracies = [trials(compared, "test_accuracy"), trials(compared, "second")]
+    differences = trials(compared, "difference")
     return {
         "network": f"{dataset} {arch}",
         "start": f"{METHOD_NAMES[method]} {start}",
@@ -205,7 +211,8 @@ def _paired_row(key: tuple, pairs: Sequence[tuple[dict, dict]]) -> dict:
         "first %": mean_and_deviation(accuracies[0]),
         "second %": mean_and_deviation(accuracies[1]),
         "paired difference": mean_and_deviation(differences),
-        "n": len(pairs),
+        "n": len(differences),
+        "pairs": len(pairs),
     }
 
 

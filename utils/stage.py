@@ -79,7 +79,7 @@ def _train_epoch(trainee, dataset, stage, recipe, epoch, progress) -> dict:
     try:
         train = train_one_epoch(trainee.network, trainee.step, batches, alphas, progress.advance)
         seconds = time.monotonic() - started
-        test = evaluate(trainee.network, evaluation_batches(dataset, dataset.test))
+        test = evaluate(trainee.network, evaluation_batches(dataset, dataset.test), trainee.predict)
     except TrainingError as error:
         raise TrainingError(
             f"{stage.title}, epoch {epoch + 1}: {error}; everything finished before is kept in {stage.folder.parent}; "

@@ -1,17 +1,26 @@
 """What a stage trains: a network with optimizer, masks and step, made once and filled for one stage after the other
 where the step is expensive to make."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from data.batches import make_batch
+from data.batches import EVALUATION_BATCH_SIZE, make_batch
 from data.dataset import Dataset
 from utils.blueprint import Blueprint
-from utils.fast_path import CHANNELS_LAST, DrawnStep, GraphedStep, Speed, accelerate, choose_layout, in_tf32
+from utils.fast_path import (
+    CHANNELS_LAST,
+    DrawnStep,
+    Speed,
+    accelerate,
+    choose_layout,
+    graphed_prediction,
+    graphed_step,
+    in_tf32,
+)
 from utils.optimization import rate_tensor, reset_momenta, sgd
 from utils.pruning import Masks, apply_masks
 from utils.training import TrainStep, make_train_step
@@ -31,14 +40,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trainee:
-    """``step(chosen, drawn, alpha)`` trains on the batch that ``data.batches.draw_epoch`` drew. ``masks`` and
-    ``initial_norms`` (ψ_init for AWS, else empty) are on the network's device."""
+    """``step(chosen, drawn, alpha)`` trains on the batch that ``data.batches.draw_epoch`` drew; ``predict`` gives the
+    network's outputs for evaluations. ``masks`` and ``initial_norms`` (ψ_init for AWS, else none) are on its device."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     step: DrawnStep
     masks: Masks
     initial_norms: dict[str, Tensor]
+    predict: Callable[[Tensor], Tensor]
 
 
 def drawn_step(step: TrainStep, dataset: Dataset, layout: torch.memory_format = CHANNELS_LAST) -> DrawnStep:
@@ -90,8 +100,9 @@ class Trainees:
         step = in_tf32(drawn_step(step, self.dataset, layout), speed)
         if speed.cuda_graph:
             rate_tensor(optimizer, self.device)
-            step = GraphedStep(step, network, optimizer, recipe.batch_size)
-        return Trainee(network, optimizer, step, masks, initial_norms)
+            step = graphed_step(step, network, optimizer, recipe.batch_size)
+        predict = graphed_prediction(network, EVALUATION_BATCH_SIZE) if speed.cuda_graph else network
+        return Trainee(network, optimizer, step, masks, initial_norms, predict)
 
     @torch.no_grad()
     def _fill(self, trainee: Trainee, state, masks, initial_norms) -> None:
