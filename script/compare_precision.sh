@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash script/compare_precision.sh [launcher [flags of main.py]]      default: digits_resnet20_aws
-# Whether the fast path trains as well as float32: five paired seeds of a launcher's recipe, once with the readable step
-# in float32 and once as FAST says (default: --precision bf16; on CUDA, compiled and graphed steps come with it), and the
-# differences between the two, pair by pair. SEEDS="1 2 3" for other ones. Interrupted, it goes on where it was.
+# Whether the fast path trains as well as float32: five seeds of a launcher's recipe with five sign transfers each, once
+# with the readable step in float32 and once as FAST says (default: --precision bf16; on CUDA, compiled and graphed steps
+# come with it), and the differences between the two, pair by pair. SEEDS="1 2 3" for other ones. Interrupted, it goes
+# on where it was.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
@@ -15,7 +16,7 @@ FAST_RUNS=$RUNS/$(tr -cs 'a-z0-9' _ <<<"${FAST#--}")
 FAST_RUNS=${FAST_RUNS%_}
 
 for seed in ${SEEDS:-1 2 3 4 5}; do
-    TRIAL=(--seed "$seed" --final-seeds $((seed + 1)) "${@:2}")
+    TRIAL=(--seed "$seed" --start signs --final-seeds $((seed + 1)) 10 11 12 13 "${@:2}")
     bash "$LAUNCHER" "${TRIAL[@]}" --precision fp32 --no-compile --no-cuda-graph --runs-dir "$RUNS/fp32"
     bash "$LAUNCHER" "${TRIAL[@]}" "${FAST_FLAGS[@]}" --runs-dir "$FAST_RUNS"
 done
