@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 [ $# -gt 0 ] && [ -f "$1" ] || fail "name a figure's script, for example script/paper/figure3.sh"
 command -v sbatch >/dev/null || fail "there is no sbatch: this has to run where jobs are submitted"
+set_up
 FIGURE=$(realpath "$1") && shift
 OWN_FLAGS=()
 while [ $# -gt 0 ]; do
