@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -55,7 +56,7 @@ FLOORS_BANDWIDTH = 4.3e12
 RECIPE = Recipe(lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=128)
 COLUMNS = (
     *("network", "arm", "ms a step", "images a second", "times plain", "range", "n", "epoch s", "of byte floor"),
-    *("peak GB", "start-up s"),
+    *("peak GB with start-up", "start-up s"),
 )
 
 
@@ -154,7 +155,7 @@ class PlainTraining:
         blueprint, masks, device = workload.blueprint, workload.masks(), workload.device
         initial = blueprint.initialize(0)
         self.network = blueprint.build(initial, masks, device).to(memory_format=torch.contiguous_format).train()
-        self.device = device
+        self.device, self.predict = device, self.network
         for name, mask in masks.items():
             _mask_in_forward(self.network.get_submodule(name.removesuffix(".weight")), mask.to(device))
         self.norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -225,7 +226,7 @@ class OurTraining:
         norms = {name: initial[name] for name in blueprint.norms}
         trainees = Trainees(blueprint, self.dataset, RECIPE, speed)
         self.trainee = trainees.subnetwork(initial, workload.masks(), norms)
-        self.network = self.trainee.network.train()
+        self.network, self.predict = self.trainee.network.train(), self.trainee.predict
         self.alpha = torch.tensor(0.5, device=workload.device)
         self.batches = self._endless()
 
@@ -307,8 +308,10 @@ def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Meas
     for _ in range(args.rounds):
         for measurement in measurements.values():
             measurement.seconds.append(timed(partial(measurement.training.run, steps), device) / steps)
+    evaluated = workload.dataset.to(device)
     for measurement in measurements.values():
-        measurement.epoch_seconds = timed(partial(whole_epoch, workload, measurement.training), device)
+        evaluate_network(measurement.training, evaluated)  # libraries choose their kernels
+        measurement.epoch_seconds = timed(partial(whole_epoch, measurement.training, evaluated), device)
     return measurements
 
 
@@ -320,10 +323,13 @@ def chosen_arms(device: torch.device, names: Sequence[str] | None) -> dict:
     return {name: make for name, make in arms.items() if not names or name in names or name == "plain"}
 
 
-def whole_epoch(workload: Workload, training: PlainTraining | OurTraining) -> None:
-    training.run(count_batches(len(workload.dataset.train), RECIPE.batch_size))
-    evaluated = workload.dataset.to(workload.device)
-    evaluate(training.network, evaluation_batches(evaluated, evaluated.test))
+def whole_epoch(training: PlainTraining | OurTraining, dataset: Dataset) -> None:
+    training.run(count_batches(len(dataset.train), RECIPE.batch_size))
+    evaluate_network(training, dataset)
+
+
+def evaluate_network(training: PlainTraining | OurTraining, dataset: Dataset) -> None:
+    evaluate(training.network, evaluation_batches(dataset, dataset.test), training.predict)
     training.network.train()
 
 
@@ -394,11 +400,16 @@ def share_device(arch: str, args: argparse.Namespace) -> list[dict]:
         command += ["--seconds", str(args.seconds)] + (["--images", str(args.images)] if args.images else [])
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         workers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
-        start_up = [float(worker.stdout.readline().split()[1]) for worker in workers]
-        for worker in workers:
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-        speeds = [float(worker.communicate()[0]) for worker in workers]
+        try:
+            start_up = [float(worker.stdout.readline().split()[1]) for worker in workers]
+            for worker in workers:
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+            speeds = [float(worker.communicate()[0]) for worker in workers]
+        except (IndexError, ValueError, BrokenPipeError) as error:
+            for worker in workers:
+                worker.kill()
+            raise DeviceError(f"one of {processes} trainings at once failed, see above: try fewer") from error
         alone = alone or sum(speeds) / processes
         rows.append(
             {
@@ -431,6 +442,7 @@ def benchmark(args: argparse.Namespace) -> None:
         bytes_a_second = bandwidth(device) if cuda else None
         rows = []
         for arch in args.arch:
+            torch._dynamo.reset()  # what the network before has compiled
             workload = Workload(arch, dataset, device, args.workers)
             rows += rows_of(workload, measure_arms(workload, args), bytes_a_second)
     name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}"

@@ -508,7 +508,7 @@ def keep_level(
     result = {
         **identity(args, "level", None, level, args.seed, args.seed),
         **measure(network, masks, blueprint, job.dataset, rows),
-        **circumstances(job),
+        **circumstances(job, "fp32" if args.method == "gm" else job.trainees.speed.precision),
         **sign_statistics(trained, previous, initial, masks),
     }
     with LevelScalars(stage.scalars, f"{stage.folder.name}.statistics") as scalars:
@@ -543,7 +543,7 @@ def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
     result = {
         **identity(args, "final", final.start, final.level, final.init_seed, final.order_seed),
         **measure(trainee.network, masks, job.blueprint, job.dataset, rows),
-        **circumstances(job),
+        **circumstances(job, job.trainees.speed.precision),
     }
     initial_norms = job.norms_of(origin.initial)
     finish_stage(folder, job.blueprint, plain_state(trainee.network), masks, initial_norms, job.settings, result)
@@ -652,9 +652,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
-def circumstances(job: Job) -> dict:
+def circumstances(job: Job, precision: str) -> dict:
     """Where and how a network was trained: what may differ between networks that are averaged."""
-    return {"device": device_name(job.device), "precision": job.trainees.speed.precision}
+    return {"device": device_name(job.device), "precision": precision}
 
 
 def project_commit() -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, evaluation_batches, make_batch
 from models import ARCHITECTURES, build_network
-from tests.commands import assert_same_networks, networks, run_in_process
+from tests.commands import TINY_JOB, assert_same_networks, main_program, networks, run_in_process
 from tests.toys import toy_dataset
 from utils.blueprint import Blueprint
-from utils.devices import DeviceError, choose_kernels
-from utils.fast_path import Graphed, Speed, accelerate, choose_layout, choose_speed, unchanged
+from utils.devices import DeviceError
+from utils.fast_path import Graphed, Speed, accelerate, choose_layout, choose_speed, explaining, unchanged
 from utils.norm_interpolation import initial_normalization
 from utils.optimization import momenta, rate_tensor, set_momenta, set_rate, sgd
 from utils.pruning import apply_masks
@@ -93,7 +94,7 @@ def replayed_graphs(monkeypatch):
     graphs = []
 
     @contextmanager
-    def capture(graph):
+    def capture(graph, capture_error_mode):
         (graphed,) = [made for made in captured if made.graph is None]
         graph.graphed = graphed
         graphs.append(graph)
@@ -119,6 +120,21 @@ def replayed_graphs(monkeypatch):
     return graphs
 
 
+def assert_masked(trainee):
+    for name, mask in trainee.masks.items():
+        assert torch.equal(trainee.network.get_parameter(name) == 0, mask == 0), name
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def full_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def assert_equal_states(ours, expected):
     assert ours.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -139,8 +155,7 @@ def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
     assert train(trainee) == losses
     assert_equal_states(trainee.network.state_dict(), expected)
     assert len(replayed_graphs) == 1
-    for name, mask in trainee.masks.items():
-        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+    assert_masked(trainee)
 
 
 def test_one_capture_serves_every_stage(replayed_graphs):
@@ -204,7 +219,6 @@ def test_every_network_compiles_to_one_graph_whatever_alpha_is(arch, monkeypatch
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: compile_with_inductor(function, backend="aot_eager", **options)
     )
-    torch._dynamo.reset()
     counters.clear()
     torch.manual_seed(0)
     network = build_network(arch, 4, 3).to(memory_format=torch.channels_last).train()
@@ -229,8 +243,7 @@ def test_compiled_training_follows_the_readable_step():
     trainee = make_trainee(Speed(compile=True))
     # At this learning rate a last bit has grown to a thousandth by the fifth step.
     assert train(trainee)[:5] == pytest.approx(losses[:5], rel=1e-3)
-    for name, mask in trainee.masks.items():
-        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+    assert_masked(trainee)
 
 
 def test_bf16_keeps_weights_statistics_and_loss_in_fp32():
@@ -242,11 +255,14 @@ def test_bf16_keeps_weights_statistics_and_loss_in_fp32():
     assert all(buffer.dtype == torch.float32 for buffer in momenta(trainee.optimizer))
     loss, _ = trainee.step(*next(draw_epoch(DATASET, 8, 0)), torch.tensor(0.5))
     assert loss.dtype == torch.float32
-    for name, mask in trainee.masks.items():
-        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+    assert_masked(trainee)
 
 
-def test_the_defaults_of_a_device():
+def test_the_defaults_of_a_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: ampere)
+    ampere = False
+    assert choose_speed(torch.device("cuda")) == Speed("fp32", compile=True, cuda_graph=True)
+    ampere = True
     assert choose_speed(CPU) == Speed("fp32", compile=False, cuda_graph=False)
     assert choose_speed(torch.device("cuda")) == Speed("bf16", compile=True, cuda_graph=True)
     assert choose_speed(torch.device("cuda"), "fp32", False, False) == Speed()
@@ -270,25 +286,50 @@ def test_a_failing_compilation_says_what_to_do():
         print(images)  # no part of a graph
         return images.sum(), images
 
-    compiled = accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2)
+    step = explaining(accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2))
     with pytest.raises(TrainingError, match=r"torch\.compile failed .* train with --no-compile"):
-        compiled(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
+        step(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
+
+
+def test_a_failing_capture_says_what_to_do(replayed_graphs):
+    def function(images):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* train with --no-cuda-graph"):
+        Graphed(function, batch_size=2)(torch.ones(2, 2))
+
+
+def test_many_networks_compile_in_one_process(monkeypatch):
+    """More than torch's own limit of versions of one function."""
+    compile_with_inductor = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_with_inductor(function, backend="eager"))
+    for width in range(1, 13):
+        network = torch.nn.Linear(2, width)
+        compiled = partial(accelerate, speed=Speed(compile=True), device=CPU, batch_size=4)
+        step = make_train_step(network, sgd(network, 0.1, 0.9, 0.0), {}, {}, compiled)
+        step(torch.ones(4, 2), torch.zeros(4, dtype=torch.long), torch.tensor(0.5))
+
+
+def test_a_resumed_momentum_is_in_the_order_of_its_parameter():
+    """Saved channels-last, resumed channels-first: fused SGD walks both flat."""
+    network = torch.nn.Conv2d(3, 4, 3, bias=False)
+    optimizer = sgd(network, 0.1, 0.9, 0.0)
+    saved = torch.randn_like(network.weight).contiguous(memory_format=torch.channels_last)
+    set_momenta(optimizer, [saved])
+    (buffer,) = momenta(optimizer)
+    assert buffer.stride() == network.weight.stride()
+    assert torch.equal(buffer, saved)
 
 
 @CUDA
-@pytest.mark.parametrize(
-    ("speed", "tolerance"),
-    [(Speed(), 0.0), (Speed(cuda_graph=True), 1e-5), (Speed(compile=True), 1e-3), (Speed("fp32", True, True), 1e-3)],
-)
-def test_fp32_on_cuda_follows_the_readable_step(speed, tolerance):
+@pytest.mark.parametrize("speed", [Speed(cuda_graph=True), Speed(compile=True), Speed(compile=True, cuda_graph=True)])
+def test_fp32_on_cuda_follows_the_readable_step(speed, full_float32):
+    """To rounding, which has grown to a thousandth by the fifth step."""
     dataset = DATASET.to("cuda")
-    losses, expected = readable_reference(dataset=dataset)
+    losses, _ = readable_reference(dataset=dataset)
     trainee = make_trainee(speed, dataset)
-    assert train(trainee, dataset) == pytest.approx(losses, rel=max(tolerance, 1e-5))
-    for name, tensor in trainee.network.state_dict().items():
-        assert torch.allclose(tensor.float(), expected[name].float(), atol=max(tolerance, 1e-5)), name
-    for name, mask in trainee.masks.items():
-        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+    assert train(trainee, dataset)[:5] == pytest.approx(losses[:5], rel=1e-3)
+    assert_masked(trainee)
 
 
 @CUDA
@@ -298,18 +339,17 @@ def test_the_fast_path_trains_on_cuda(precision):
     trainee = make_trainee(Speed(precision, compile=True, cuda_graph=True), dataset)
     losses = train(trainee, dataset, epochs=20)
     assert losses[-1] < losses[0]
-    for name, mask in trainee.masks.items():
-        assert torch.equal(trainee.network.get_parameter(name) == 0, ~mask)
+    assert_masked(trainee)
 
 
 @CUDA
 def test_deterministic_runs_are_equal_on_cuda(tmp_path):
-    flags = ("--method", "aws", "--device", "cuda", "--deterministic")
-    try:
-        first = run_in_process(tmp_path / "first", *flags)
-        assert_same_networks(run_in_process(tmp_path / "second", *flags), first)
-    finally:
-        choose_kernels(deterministic=False)
+    """In processes of their own: cuBLAS reads its setting once."""
+    flags = (*TINY_JOB, "--method", "aws", "--device", "cuda", "--deterministic", "--runs-dir")
+    for name in ("first", "second"):
+        assert main_program(*flags, tmp_path / name).returncode == 0
+    run = "digits_resnet20_aws_seed1"
+    assert_same_networks(tmp_path / "first" / run, tmp_path / "second" / run)
 
 
 @CUDA

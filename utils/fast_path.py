@@ -18,6 +18,8 @@ from utils.optimization import momenta, set_momenta
 from utils.training import ForwardPass, TrainingError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")  # whose exceptions are theirs
+MOST_NETWORKS = 64  # that a process may compile
 WARM_UP_RUNS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
 
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
@@ -45,7 +47,7 @@ class Speed:
 def choose_speed(
     device: torch.device, precision: str | None = None, compile: bool | None = None, cuda_graph: bool | None = None
 ) -> Speed:
-    """What is asked for, and where nothing is: everything on CUDA, the readable step as it is on the CPU.
+    """What is asked for, and where nothing is: all that a CUDA device has, the readable step as it is on the CPU.
 
     Raises DeviceError for what the device has not.
     """
@@ -55,7 +57,7 @@ def choose_speed(
     if precision == "tf32" and not cuda:
         raise DeviceError(f"--precision tf32 is one of CUDA devices, not of {device}: choose fp32")
     return Speed(
-        precision=precision or ("bf16" if cuda else "fp32"),
+        precision=precision or ("bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"),
         compile=cuda if compile is None else compile,
         cuda_graph=cuda if cuda_graph is None else cuda_graph,
     )
@@ -79,21 +81,42 @@ def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, ba
         forward_pass = _autocast(forward_pass, device)
     if not speed.compile:
         return forward_pass
+    import torch._dynamo  # takes a second, and is not needed otherwise
+
+    # Every network that a process makes counts as another version of this one function.
+    torch._dynamo.config.recompile_limit = MOST_NETWORKS
+    if torch.are_deterministic_algorithms_enabled():
+        _choose_no_code_by_its_speed()
     # One graph, or an error that says why not. α is a tensor, so that its value is no constant of the graph.
     compiled = torch.compile(forward_pass, fullgraph=True, dynamic=False)
 
     def compiled_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        if len(images) != batch_size:
-            return forward_pass(images, labels, alpha)
-        try:
-            return compiled(images, labels, alpha)
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(f"torch.compile failed ({reason}): train with --no-compile") from error
+        return (compiled if len(images) == batch_size else forward_pass)(images, labels, alpha)
 
     return compiled_pass
+
+
+def _choose_no_code_by_its_speed() -> None:
+    """The compiler, too, is to make the same choices every time; older versions cannot be told."""
+    import torch._inductor.config as inductor
+
+    if hasattr(inductor, "deterministic"):
+        inductor.deterministic = True
+
+
+def explaining(step: DrawnStep) -> DrawnStep:
+    """The step, whose failing compilation, forward or backward, is a TrainingError that says what to do."""
+
+    def explained_step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return step(chosen, drawn, alpha)
+        except Exception as error:
+            if not type(error).__module__.startswith(COMPILERS):
+                raise
+            reason = " ".join(str(error).split()[:40])
+            raise TrainingError(f"torch.compile failed ({reason} ..): train with --no-compile") from error
+
+    return explained_step
 
 
 def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
@@ -144,7 +167,13 @@ class Graphed:
         if len(arguments[0]) != self.batch_size:
             return self.function(*arguments)
         if self.graph is None:
-            self._capture(arguments)
+            try:
+                self._capture(arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = " ".join(str(error).split()[:40])
+                raise TrainingError(f"no CUDA graph could be made ({reason} ..): train with --no-cuda-graph") from error
         for kept, given in zip(self.inputs, arguments, strict=True):
             kept.copy_(given)
         self.graph.replay()
@@ -160,7 +189,8 @@ class Graphed:
                     self.function(*self.inputs)
             torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # records, and runs nothing
+        # Records, and runs nothing; what other threads do meanwhile is no part of it.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)
         self.graph = graph
 

@@ -49,7 +49,8 @@ def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor 
     for parameter, value in pairs:
         buffer = optimizer.state[parameter].get("momentum_buffer")
         if buffer is None and value is not None:
-            optimizer.state[parameter]["momentum_buffer"] = value.to(parameter, copy=True)
+            # In the parameter's own order in memory, which fused SGD relies on.
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
         elif buffer is not None:
             buffer.copy_(torch.zeros_like(buffer) if value is None else value)
 

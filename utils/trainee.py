@@ -17,6 +17,7 @@ from utils.fast_path import (
     Speed,
     accelerate,
     choose_layout,
+    explaining,
     graphed_prediction,
     graphed_step,
     in_tf32,
@@ -80,6 +81,7 @@ class Trainees:
         trained = frozenset(self.blueprint.learnable if trained is None else trained)
         kind = (tuple(masks), tuple(initial_norms), trained)
         if kind not in self.made or not self.speed.builds_once:
+            self.made.clear()  # a job goes from one kind to the next and never back: its memory is free
             self.made[kind] = self._make(state, masks, initial_norms, trained)
         else:
             self._fill(self.made[kind], state, masks, initial_norms)
@@ -93,16 +95,23 @@ class Trainees:
             parameter.requires_grad_(name in trained)
         recipe, speed = self.recipe, self.speed
         optimizer = sgd(network, recipe.lr, recipe.momentum, recipe.weight_decay)
-        masks = {name: mask.to(self.device, copy=True) for name, mask in masks.items()}
+        masks = {name: self._lay_out(mask, network.get_parameter(name)) for name, mask in masks.items()}
         initial_norms = {name: tensor.to(self.device, copy=True) for name, tensor in initial_norms.items()}
         accelerated = partial(accelerate, speed=speed, device=self.device, batch_size=recipe.batch_size)
         step = make_train_step(network, optimizer, masks, initial_norms, accelerated)
         step = in_tf32(drawn_step(step, self.dataset, layout), speed)
+        step = explaining(step) if speed.compile else step
         if speed.cuda_graph:
             rate_tensor(optimizer, self.device)
             step = graphed_step(step, network, optimizer, recipe.batch_size)
         predict = graphed_prediction(network, EVALUATION_BATCH_SIZE) if speed.cuda_graph else network
         return Trainee(network, optimizer, step, masks, initial_norms, predict)
+
+    def _lay_out(self, mask: Tensor, weight: Tensor) -> Tensor:
+        """On a GPU as numbers in the weight's own order in memory: one kernel then masks all weights, not one each."""
+        if self.device.type == "cuda":
+            return torch.empty_like(weight, requires_grad=False).copy_(mask)
+        return mask.to(self.device, copy=True)
 
     @torch.no_grad()
     def _fill(self, trainee: Trainee, state, masks, initial_norms) -> None:
