@@ -39,12 +39,12 @@ def test_every_arm_of_a_cpu_is_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_the_arms_of_cuda_add_one_thing_each():
-    speeds = [
-        make.keywords["speed"] for name, make in benchmark.make_arms(torch.device("cuda")).items() if name != "plain"
-    ]
+    arms = benchmark.make_arms(torch.device("cuda"))
+    assert list(arms) == ["plain", "data on device", "precision, layout", "compile", "graph", "deterministic"]
+    speeds = [make.keywords["speed"] for name, make in arms.items() if name != "plain"]
     assert speeds == [
         Speed("tf32", channels_last=False), Speed("bf16"), Speed("bf16", compile=True),
-        Speed("bf16", compile=True, cuda_graph=True),
+        Speed("bf16", compile=True, cuda_graph=True), Speed("bf16", compile=True, cuda_graph=True),
     ]  # fmt: skip
 
 

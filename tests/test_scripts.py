@@ -286,6 +286,13 @@ def test_the_readme_s_code_for_other_programs(tmp_path, monkeypatch):
     assert np.array_equal(namespace["read_signed_mask"]("signed_mask.npz")["fc.bias"], file.signed_mask["fc.bias"])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_is_needed_to_measure_one(project):
+    result = command("bash", "script/measure_gpu.sh", cwd=project)
+    assert result.returncode == 2
+    assert result.stderr == "measure_gpu.sh: error: there is no CUDA device: run this where there is one\n"
+
+
 def test_setup_refuses_in_one_line(project, tmp_path):
     """A Python that is too old, and none at all."""
     old = tmp_path / "python3"

@@ -49,11 +49,6 @@ class PlannedRun:
         """Data set and architecture."""
         return self.settings["dataset"], self.settings["arch"]
 
-    @property
-    def levels_asked(self) -> tuple[int, ...]:
-        """The levels that final trainings start from."""
-        return tuple(dict.fromkeys(final.level for final in self.finals if final.level is not None))
-
     def planned_ratio(self, level: int) -> float:
         """The remaining ratio of a level that is not there to be measured."""
         return (1 - self.settings["prune_rate"]) ** level

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Usage: bash script/measure_gpu.sh [FOLDER]      default: runs/benchmarks/gpu
+# All that only a GPU can show, by one command: the tests of the CUDA path, every network of the paper part by part at 32
+# and 64 pixels with the cost of --deterministic, several trainings at once, and bf16 with everything else in pairs against
+# the readable float32 step. Each part keeps its log, and a part that fails stops no other.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set_up pytest
+
+"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+    fail "there is no CUDA device: run this where there is one"
+FOLDER=${1:-$PROJECT/runs/benchmarks/gpu}
+mkdir -p "$FOLDER"
+STATUS=0
+
+part() {
+    echo "== $1"
+    "${@:2}" 2>&1 | tee "$FOLDER/$1.log" || STATUS=1
+}
+
+cd "$PROJECT"
+part tests "$PYTHON" -m pytest tests/test_fast_path.py tests/test_main.py -k cuda
+part steps_32 "$PYTHON" benchmark.py --size 32 --out "$FOLDER/steps_32.csv"
+part steps_64 "$PYTHON" benchmark.py --size 64 --out "$FOLDER/steps_64.csv"
+part sharing "$PYTHON" benchmark.py --share 1 2 4 8 --out "$FOLDER/sharing.csv"
+part precision bash script/compare_precision.sh
+exit $STATUS
