@@ -299,6 +299,12 @@ def test_a_failing_capture_says_what_to_do(replayed_graphs):
         Graphed(function, batch_size=2)(torch.ones(2, 2))
 
 
+def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
+    monkeypatch.setattr(ReplayedGraph, "replay", lambda graph: None)
+    with pytest.raises(TrainingError, match="does not give what its step gives: train with --no-cuda-graph"):
+        train(make_trainee(Speed(cuda_graph=True)))
+
+
 def test_many_networks_compile_in_one_process(monkeypatch):
     """More than torch's own limit of versions of one function."""
     compile_with_inductor = torch.compile

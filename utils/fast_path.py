@@ -20,6 +20,7 @@ from utils.training import ForwardPass, TrainingError
 PRECISIONS = ("fp32", "tf32", "bf16")
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")  # whose exceptions are theirs
 MOST_NETWORKS = 64  # that a process may compile
+REPLAY_TOLERANCE = 0.1  # dropout may draw other numbers
 WARM_UP_RUNS = 3  # before a capture: libraries choose their kernels, and the optimizer makes its buffers
 
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
@@ -169,6 +170,7 @@ class Graphed:
         if self.graph is None:
             try:
                 self._capture(arguments)
+                self._check_replay()
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -193,6 +195,22 @@ class Graphed:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)
         self.graph = graph
+
+    def _check_replay(self) -> None:
+        """Raises TrainingError where a replay gives another first output (a step's loss) than the function itself: a
+        graph that trains wrongly, or not at all, is not to be noticed by its results only."""
+        with self.keeping():
+            expected = _first(self.function(*self.inputs)).float().clone()
+        with self.keeping():
+            _first(self.outputs).zero_()
+            self.graph.replay()
+            found = _first(self.outputs).float().clone()
+        if expected.isfinite().all() and not (found - expected).norm() <= REPLAY_TOLERANCE * expected.norm():
+            raise TrainingError("a CUDA graph does not give what its step gives: train with --no-cuda-graph")
+
+
+def _first(outputs: Outputs) -> Tensor:
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
 def graphed_step(step: DrawnStep, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> DrawnStep:
