@@ -50,7 +50,7 @@ def test_no_two_modules_import_each_other():
 
 
 def test_scripts_are_sound():
-    for script in [*(PROJECT / "script").glob("*.sh"), PROJECT / ".ci" / "run"]:
+    for script in [*(PROJECT / "script").rglob("*.sh"), PROJECT / ".ci" / "run"]:
         assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
         assert script.read_text().startswith("#!/usr/bin/env bash\n")
 
