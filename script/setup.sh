@@ -49,6 +49,7 @@ set_up() {
         has_packages "$PYTHON" "$@" || make_environment "$@"
         has_packages "$PYTHON" "$@" || fail "the packages in .venv do not work together: delete .venv and run this again"
     fi
+    PYTHON=$(command -v "$PYTHON") # whatever PATH is later
     export PYTHON CHECKED_PYTHON=$PYTHON
 }
 

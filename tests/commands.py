@@ -34,7 +34,7 @@ def command(*arguments, cwd: Path | None = None, **environment: str) -> subproce
         check=False,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
-        env=os.environ | {"PYTHON": sys.executable, "PATH": with_this_python()} | environment,
+        env=os.environ | {"PYTHON": sys.executable, "CHECKED_PYTHON": "", "PATH": with_this_python()} | environment,
     )
 
 
