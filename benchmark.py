@@ -293,8 +293,8 @@ def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Meas
     steps, warm_up = args.steps or (100 if cuda else 1), 50 if cuda else 1
     measurements = {}
     for name, make in chosen_arms(device, args.arms).items():
+        choose_kernels_of(name, device)
         if cuda:
-            choose_kernels(name == DETERMINISTIC)  # those of a captured step stay what they are
             torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device) if cuda else 0
 
@@ -310,13 +310,21 @@ def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Meas
         if cuda:
             measurements[name].peak_bytes = torch.cuda.max_memory_allocated(device) - held
     for _ in range(args.rounds):
-        for measurement in measurements.values():
+        for name, measurement in measurements.items():
+            choose_kernels_of(name, device)
             measurement.seconds.append(timed(partial(measurement.training.run, steps), device) / steps)
     evaluated = workload.dataset.to(device)
-    for measurement in measurements.values():
+    for name, measurement in measurements.items():
+        choose_kernels_of(name, device)
         evaluate_network(measurement.training, evaluated)  # libraries choose their kernels
         measurement.epoch_seconds = timed(partial(whole_epoch, measurement.training, evaluated), device)
     return measurements
+
+
+def choose_kernels_of(arm: str, device: torch.device) -> None:
+    """Before each of an arm's turns: one arm's deterministic kernels are not to slow the others down."""
+    if device.type == "cuda":
+        choose_kernels(deterministic=arm == DETERMINISTIC)
 
 
 def chosen_arms(device: torch.device, names: Sequence[str] | None) -> dict:

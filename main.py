@@ -84,7 +84,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         prog="main.py", description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.error = partial(refuse, parser)
+    add_run_flags(parser)
+    add_pruning_flags(parser)
+    add_final_flags(parser)
+    add_optimization_flags(parser)
+    add_search_flags(parser)
+    add_machine_flags(parser)
+    args = parser.parse_args(argv)
+    complete_arguments(parser, args)
+    return args
 
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to train")
     what.add_argument("--dataset", choices=DATASETS, default="cifar100", help="data set")
     what.add_argument("--arch", choices=ARCHITECTURES, default="resnet50", help="network")
@@ -101,6 +112,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--train-images-per-class", type=positive_int, metavar="N", help="train on the first N images of a class only"
     )
 
+
+def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
     pruning = parser.add_argument_group("warm-up and levels")
     pruning.add_argument("--warmup-epochs", type=count, default=10, help="dense epochs before the first level")
     pruning.add_argument("--levels", type=count, default=15, help="how often to prune and train")
@@ -123,6 +136,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--alpha-range", type=share, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α"
     )
 
+
+def add_final_flags(parser: argparse.ArgumentParser) -> None:
     final = parser.add_argument_group("final trainings")
     final.add_argument(
         "--start",
@@ -153,12 +168,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="start from this signed-mask file; --method and levels are not used",
     )
 
+
+def add_optimization_flags(parser: argparse.ArgumentParser) -> None:
     optimization = parser.add_argument_group("optimization")
     optimization.add_argument("--lr", type=positive_float, default=0.1, help="initial learning rate")
     optimization.add_argument("--momentum", type=share, default=0.9, help="of SGD")
     optimization.add_argument("--weight-decay", type=share, default=5e-4, help="on every parameter")
     optimization.add_argument("--batch-size", type=positive_int, default=128, help="images a step")
-
     optimization.add_argument(
         "--decays-at",
         type=share,
@@ -168,10 +184,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="of a final training's epochs, at which its learning rate is divided by ten",
     )
 
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("Gem-Miner's search, of --level-epochs for every level in --final-levels")
     search.add_argument("--search-lr", type=positive_float, default=0.1, help="initial learning rate of the scores")
     search.add_argument("--score-penalty", type=not_negative, default=1e-5, help="λ, weight of the scores' squares")
 
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine and folders")
     machine.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1")
     machine.add_argument(
@@ -204,9 +224,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument(
         "--checkpoint-seconds", type=not_negative, default=60.0, help="least time between two saves inside a stage"
     )
-    args = parser.parse_args(argv)
-    complete_arguments(parser, args)
-    return args
 
 
 def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

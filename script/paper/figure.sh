@@ -18,7 +18,8 @@ RUNS=$PROJECT/runs
 read -ra EXTRA <<<"${FLAGS:-}"
 if [ "${SCALE:-paper}" = small ]; then
     RUNS=$PROJECT/runs/small
-    NETWORKS=digits_resnet20 SEEDS="1 2" LEVELS="5 10 15"
+    NETWORKS=digits_resnet20 SEEDS="1 2"
+    case $LEVELS in *" "*) LEVELS="5 10 15" ;; *) LEVELS=10 ;; esac # several, or the one that a figure looks at
     BARRIER_LEVEL=${BARRIER_LEVEL:+10}
     EXTRA=(--device cpu "${EXTRA[@]}")
 elif [ "${SCALE:-paper}" != paper ]; then
