@@ -68,7 +68,8 @@ class Trainees:
     def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed):
         self.blueprint, self.dataset, self.recipe, self.speed = blueprint, dataset, recipe, speed
         self.device = dataset.mean.device
-        self.made: dict[tuple, Trainee] = {}
+        self.kind: tuple | None = None  # of the trainee that is there
+        self.trainee: Trainee | None = None
 
     def subnetwork(
         self,
@@ -80,12 +81,12 @@ class Trainees:
         """θ ⊙ m with fresh momentum, of which only the parameters ``trained`` are (all, by default)."""
         trained = frozenset(self.blueprint.learnable if trained is None else trained)
         kind = (tuple(masks), tuple(initial_norms), trained)
-        if kind not in self.made or not self.speed.builds_once:
-            self.made.clear()  # a job goes from one kind to the next and never back: its memory is free
-            self.made[kind] = self._make(state, masks, initial_norms, trained)
+        if kind == self.kind and self.speed.builds_once:
+            self._fill(self.trainee, state, masks, initial_norms)
         else:
-            self._fill(self.made[kind], state, masks, initial_norms)
-        return self.made[kind]
+            self.trainee = None  # its memory first: a job goes from one kind to the next and never back
+            self.kind, self.trainee = kind, self._make(state, masks, initial_norms, trained)
+        return self.trainee
 
     def _make(self, state, masks, initial_norms, trained) -> Trainee:
         network = self.blueprint.build(state, masks, self.device)
