@@ -13,7 +13,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
@@ -21,14 +21,15 @@ from pathlib import Path
 import torch
 
 from data import Dataset, load_dataset
+from utils.blueprint import Blueprint
 from utils.comparisons import COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
 from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, refuse
+from utils.fast_path import Speed, choose_speed
 from utils.figures import heat_map, panel_figure, save_figure
 from utils.measured_path import (
     PathMeasurement,
     TrainedNetwork,
-    benchmark_position,
     check_comparable,
     measure_path,
     read_network,
@@ -36,6 +37,7 @@ from utils.measured_path import (
 )
 from utils.mode_connectivity import positions
 from utils.paper import MeasuredComparison, barrier_panels, barrier_records
+from utils.position import PositionMeter, benchmark
 from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
 from utils.run_folder import BARRIERS_FOLDER, RunFolderError, claim_stage, settings_of, write_csv, write_json
 
@@ -83,6 +85,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--epsilon", type=float, help="connected below this (default: deviation of the dense networks' errors)"
     )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    how.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="compile the passes, which pays where many paths are measured by one command (--benchmark)",
+    )
+    how.add_argument(
+        "--cuda-graph", action=argparse.BooleanOptionalAction, help="a batch is one CUDA graph (default on CUDA)"
+    )
     how.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     how.add_argument(
         "--runs-dir", type=Path, help="where dense networks are looked for (default: beside the first run)"
@@ -116,6 +127,7 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
         args.networks = list(dict.fromkeys(path.resolve() for path in args.networks))
     try:
         args.device = choose_device(args.device)
+        args.speed = choose_speed(args.device, "fp32", args.compile, args.cuda_graph)
     except DeviceError as error:
         parser.error(str(error))
     if args.device.type == "cuda":
@@ -134,7 +146,8 @@ def run(args: argparse.Namespace) -> None:
         compare_runs(args)
     elif args.benchmark:
         network = read_network(args.networks[0])
-        print(benchmark_position(network, prepare(args, network)))
+        meters = {name: meter_of(network, args, speed) for name, speed in speeds_of(args).items()}
+        print(*benchmark(meters, network.state), sep="\n")
     elif args.normalization_path:
         network = read_network(args.networks[0])
         measure_path(network, network.with_initial_norms(), prepare(args, network))
@@ -147,8 +160,7 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasuremen
     runs = args.runs_dir or (network.run.parent if network.run else Path("runs"))
     epsilon, source = (args.epsilon, "given") if args.epsilon is not None else dense_deviation(runs, network.settings)
     return PathMeasurement(
-        dataset=load_data_of(network, args),
-        augment=args.augment,
+        meter=meter_of(network, args, args.speed),
         alphas=positions(args.points),
         epsilon=epsilon,
         epsilon_source=source,
@@ -165,17 +177,35 @@ def load_described(
     return dataset.to(device), dataset.description()
 
 
-def load_data_of(network: TrainedNetwork, args: argparse.Namespace) -> Dataset:
-    """The data that the network was trained on. Raises RunFolderError where the data root holds other data."""
+def meter_of(network: TrainedNetwork, args: argparse.Namespace, speed: Speed) -> PositionMeter:
+    """For networks like this one. Raises RunFolderError where the data root holds other data than it was trained on."""
     settings = network.settings
-    name, per_class = network.blueprint.dataset, settings["train_images_per_class"]
-    dataset, description = load_described(name, args.data_root, per_class, args.device)
+    place = network.blueprint.dataset, args.data_root, settings["train_images_per_class"], args.device
+    _, description = load_described(*place)
     if description != settings["data"]:
         raise RunFolderError(
             f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
             "name the folder of its data with --data-root"
         )
-    return dataset
+    return make_meter(network.blueprint, place, settings["batch_size"], args.augment, speed)
+
+
+@lru_cache(maxsize=1)  # many paths share one; the next kind of network needs its memory
+def make_meter(blueprint: Blueprint, place: tuple, batch_size: int, augment: bool, speed: Speed) -> PositionMeter:
+    dataset, _ = load_described(*place)
+    network = blueprint.build(blueprint.initialize(0), {}, dataset.mean.device)
+    return PositionMeter(network, dataset, batch_size, augment, speed)
+
+
+def speeds_of(args: argparse.Namespace) -> dict[str, Speed]:
+    """What --benchmark compares."""
+    speeds = {"readable": Speed()}
+    if args.device.type == "cuda":
+        speeds["graph"] = Speed(cuda_graph=True)
+        speeds["compile, graph"] = Speed(compile=True, cuda_graph=True)
+    elif args.compile:
+        speeds["compile"] = Speed(compile=True)
+    return speeds
 
 
 def compare_networks(args: argparse.Namespace) -> None:

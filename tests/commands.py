@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import main
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PROJECT = Path(__file__).parent.parent
 
 # A whole job in a second or two: 100 real images, one epoch of warm-up, two levels.

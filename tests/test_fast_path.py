@@ -1,7 +1,6 @@
 """The fast path against the readable step: exactly on the CPU, to rounding on a GPU; and what of it a CPU can show."""
 
 import copy
-from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import pytest
@@ -10,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, evaluation_batches, make_batch
 from models import ARCHITECTURES, build_network
-from tests.commands import TINY_JOB, assert_same_networks, main_program, networks, run_in_process
+from tests.commands import CUDA, TINY_JOB, assert_same_networks, main_program, networks, run_in_process
 from tests.toys import toy_dataset
 from utils.blueprint import Blueprint
 from utils.devices import DeviceError
@@ -22,8 +21,8 @@ from utils.trainee import Recipe, Trainees, drawn_step
 from utils.training import TrainingError, evaluate, make_train_step
 
 CPU = torch.device("cpu")
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 DATASET = toy_dataset(count=36, size=8, classes=4)
 RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=8)  # an epoch ends with a batch of 4
 
@@ -74,65 +73,9 @@ def readable_reference(seed=1, dataset=DATASET):
     return losses, network.state_dict()
 
 
-class ReplayedGraph:
-    """In the place of a CUDA graph: replaying runs the step again on the captured tensors."""
-
-    graphed: Graphed
-
-    def replay(self):
-        new = self.graphed.function(*self.graphed.inputs)
-        if isinstance(new, torch.Tensor):
-            self.graphed.outputs.copy_(new)
-        else:
-            for kept, tensor in zip(self.graphed.outputs, new, strict=True):
-                kept.copy_(tensor)
-
-
-@pytest.fixture
-def replayed_graphs(monkeypatch):
-    """Graphed on the CPU: a capture runs the step and takes back what it did; returns the graphs that were made."""
-    graphs = []
-
-    @contextmanager
-    def capture(graph, capture_error_mode):
-        (graphed,) = [made for made in captured if made.graph is None]
-        graph.graphed = graphed
-        graphs.append(graph)
-        with graphed.keeping():
-            yield
-
-    captured, original = [], Graphed._capture
-
-    def remember_and_capture(graphed, arguments):
-        captured.append(graphed)
-        original(graphed, arguments)
-
-    class Stream:
-        def wait_stream(self, other):
-            pass
-
-    monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    return graphs
-
-
 def assert_masked(trainee):
     for name, mask in trainee.masks.items():
         assert torch.equal(trainee.network.get_parameter(name) == 0, mask == 0), name
-
-
-@pytest.fixture(autouse=True)
-def nothing_compiled():
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def full_float32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def assert_equal_states(ours, expected):
@@ -287,7 +230,7 @@ def test_a_failing_compilation_says_what_to_do():
         return images.sum(), images
 
     step = explaining(accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2))
-    with pytest.raises(TrainingError, match=r"torch\.compile failed .* train with --no-compile"):
+    with pytest.raises(TrainingError, match=r"torch\.compile failed .* give --no-compile"):
         step(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
 
 
@@ -295,13 +238,13 @@ def test_a_failing_capture_says_what_to_do(replayed_graphs):
     def function(images):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* train with --no-cuda-graph"):
+    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* give --no-cuda-graph"):
         Graphed(function, batch_size=2)(torch.ones(2, 2))
 
 
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
-    monkeypatch.setattr(ReplayedGraph, "replay", lambda graph: None)
-    with pytest.raises(TrainingError, match="does not give what its step gives: train with --no-cuda-graph"):
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
+    with pytest.raises(TrainingError, match="does not give what its step gives: give --no-cuda-graph"):
         train(make_trainee(Speed(cuda_graph=True)))
 
 

@@ -16,6 +16,7 @@ import torch
 import main
 from models import ARCHITECTURES, build_network
 from tests.commands import (
+    CUDA,
     PROJECT,
     TINY_JOB,
     assert_one_line_error,
@@ -478,7 +479,7 @@ def test_cuda_where_there_is_none(tmp_path):
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@CUDA
 def test_the_job_runs_on_cuda(tmp_path):
     run = run_in_process(tmp_path, "--device", "cuda", "--method", "aws")
     for content in networks(run).values():

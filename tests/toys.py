@@ -43,3 +43,43 @@ def toy_dataset(count: int = 20, size: int = 4, channels: int = 1, classes: int 
     split = LabelledImages(images, labels)
     half = torch.full((channels,), 0.5)
     return Dataset("toy", split, split, classes, half, half, Augmentation(crop_padding=1))
+
+
+def conv_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+
+
+def conv_layer_norm() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def norm_free() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+class OneDimensional(nn.Module):
+    """A 1-D convolution over the pixels in a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv1d(1, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.norm(self.conv(images.flatten(2))).relu().mean(2))
+
+
+class Attentive(nn.Module):
+    """Attention over pixels with a position embedding, whose weights are packed in one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, 16, 4))
+        self.embed, self.fc = nn.Linear(1, 4), nn.Linear(4, 2)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images.flatten(2).transpose(1, 2)) + self.positions
+        return self.fc(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+TOY_NETWORKS = [conv_batch_norm, conv_layer_norm, norm_free, OneDimensional, Attentive]

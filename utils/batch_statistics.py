@@ -4,11 +4,13 @@ AWS trains under a random α, so the running statistics it leaves belong to no s
 none of their own. Both need one pass over the training set.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 from torchvision.ops import StochasticDepth
 
@@ -19,23 +21,64 @@ DROPPING_LAYERS = {nn.modules.dropout._DropoutNd: "p", StochasticDepth: "p", nn.
 def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Set the running statistics of every batch norm to their cumulative average over ``batches``, from scratch,
     without dropout and stochastic depth. A network without batch norm is left as it is, and no batch is read."""
-    with _nothing_dropped(network):
+    # ``update_bn`` puts the network in training mode, where these layers would drop activations.
+    with _attributes(_dropping_nothing(network)):
         update_bn(batches, network)
 
 
-@contextmanager
-def _nothing_dropped(network: nn.Module) -> Iterator[None]:
-    """``update_bn`` puts the network in training mode, where these layers would drop activations."""
-    probabilities = [
-        (layer, name, getattr(layer, name))
+class SummedStatistics:
+    """The same average for a forward pass that is compiled or a CUDA graph, where ``update_bn`` cannot be: it has every
+    layer ask the host how much the batch at hand counts, which in a graph would be a constant."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self.layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self.of_batch = [tensor for layer in self.layers for tensor in (layer.running_mean, layer.running_var)]
+        self.sums = [torch.zeros_like(tensor) for tensor in self.of_batch]
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Within, the network is in training mode and every batch is followed by ``add``; then its batch norms have the
+        average."""
+        self.start()
+        only_this_batch = [(layer, "momentum", 1.0) for layer in self.layers]
+        with torch.no_grad(), _attributes([*_dropping_nothing(self.network), *only_this_batch]):
+            self.network.train()
+            yield
+            batches = [layer.num_batches_tracked for layer in self.layers for _ in range(2)]  # for mean and variance
+            for average, total, count in zip(self.of_batch, self.sums, batches, strict=True):
+                average.copy_(total / count)
+
+    def start(self) -> None:
+        """Forget every batch."""
+        for layer in self.layers:
+            layer.reset_running_stats()
+        for total in self.sums:
+            total.zero_()
+
+    def add(self) -> None:
+        """Count the batch that the network has just seen."""
+        if self.sums:
+            torch._foreach_add_(self.sums, self.of_batch)
+
+
+def _dropping_nothing(network: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    return [
+        (layer, name, 0.0)
         for layer in network.modules()
         for kind, name in DROPPING_LAYERS.items()
         if isinstance(layer, kind)
     ]
-    for layer, name, _ in probabilities:
-        setattr(layer, name, 0.0)
+
+
+@contextmanager
+def _attributes(values: Sequence[tuple[nn.Module, str, Any]]) -> Iterator[None]:
+    """The layers' attributes have these values within."""
+    before = [(layer, name, getattr(layer, name)) for layer, name, _ in values]
+    for layer, name, value in values:
+        setattr(layer, name, value)
     try:
         yield
     finally:
-        for layer, name, probability in probabilities:
-            setattr(layer, name, probability)
+        for layer, name, value in before:
+            setattr(layer, name, value)

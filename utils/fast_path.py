@@ -1,8 +1,8 @@
 """The fast path of training: lower precision, compilation and one CUDA graph, wrapped around the readable step.
 
-None of it knows the method: ``make_train_step`` tells that. Reported evaluations and error barriers do not pass here,
-they are float32. A whole step, from the images' indices to the masks after the optimizer, is one CUDA graph: small
-networks otherwise wait for the host, which launches some hundreds of kernels a step.
+None of it knows the method: ``make_train_step`` tells that. A whole step, from the images' indices to the masks after
+the optimizer, is one CUDA graph: small networks otherwise wait for the host, which launches some hundreds of kernels a
+step. Evaluations and error barriers are compiled and captured by the same functions, and float32 always.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,25 +76,27 @@ def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> tor
 
 
 def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
-    """The forward pass in the chosen precision, compiled for batches of ``batch_size``; an epoch's smaller last batch
-    takes the pass as it is."""
+    """The forward pass in the chosen precision, compiled if so chosen (α is a tensor, and no constant there)."""
     if speed.precision == "bf16":
         forward_pass = _autocast(forward_pass, device)
-    if not speed.compile:
-        return forward_pass
+    return compiled(forward_pass, batch_size) if speed.compile else forward_pass
+
+
+def compiled(function: Callable[..., Outputs], batch_size: int) -> Callable[..., Outputs]:
+    """The function compiled for batches of ``batch_size`` to one graph, or an error that says why not; smaller batches,
+    at the end of an epoch, take it as it is."""
     import torch._dynamo  # takes a second, and is not needed otherwise
 
     # Every network that a process makes counts as another version of this one function.
     torch._dynamo.config.recompile_limit = MOST_NETWORKS
     if torch.are_deterministic_algorithms_enabled():
         _choose_no_code_by_its_speed()
-    # One graph, or an error that says why not. α is a tensor, so that its value is no constant of the graph.
-    compiled = torch.compile(forward_pass, fullgraph=True, dynamic=False)
+    whole_batch = torch.compile(function, fullgraph=True, dynamic=False)
 
-    def compiled_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        return (compiled if len(images) == batch_size else forward_pass)(images, labels, alpha)
+    def compiled_function(*arguments: Tensor) -> Outputs:
+        return (whole_batch if len(arguments[0]) == batch_size else function)(*arguments)
 
-    return compiled_pass
+    return compiled_function
 
 
 def _choose_no_code_by_its_speed() -> None:
@@ -105,19 +107,19 @@ def _choose_no_code_by_its_speed() -> None:
         inductor.deterministic = True
 
 
-def explaining(step: DrawnStep) -> DrawnStep:
-    """The step, whose failing compilation, forward or backward, is a TrainingError that says what to do."""
+def explaining(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The function, whose failing compilation, forward or backward, is a TrainingError that says what to do."""
 
-    def explained_step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def explained(*arguments: Tensor) -> Outputs:
         try:
-            return step(chosen, drawn, alpha)
+            return function(*arguments)
         except Exception as error:
             if not type(error).__module__.startswith(COMPILERS):
                 raise
             reason = " ".join(str(error).split()[:40])
-            raise TrainingError(f"torch.compile failed ({reason} ..): train with --no-compile") from error
+            raise TrainingError(f"torch.compile failed ({reason} ..): give --no-compile") from error
 
-    return explained_step
+    return explained
 
 
 def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
@@ -175,7 +177,7 @@ class Graphed:
                 raise
             except RuntimeError as error:
                 reason = " ".join(str(error).split()[:40])
-                raise TrainingError(f"no CUDA graph could be made ({reason} ..): train with --no-cuda-graph") from error
+                raise TrainingError(f"no CUDA graph could be made ({reason} ..): give --no-cuda-graph") from error
         for kept, given in zip(self.inputs, arguments, strict=True):
             kept.copy_(given)
         self.graph.replay()
@@ -206,7 +208,7 @@ class Graphed:
             self.graph.replay()
             found = _first(self.outputs).float().clone()
         if expected.isfinite().all() and not (found - expected).norm() <= REPLAY_TOLERANCE * expected.norm():
-            raise TrainingError("a CUDA graph does not give what its step gives: train with --no-cuda-graph")
+            raise TrainingError("a CUDA graph does not give what its step gives: give --no-cuda-graph")
 
 
 def _first(outputs: Outputs) -> Tensor:
@@ -224,11 +226,6 @@ def graphed_step(step: DrawnStep, network: nn.Module, optimizer: torch.optim.Opt
         optimizer.zero_grad(set_to_none=True)
 
     return Graphed(step, batch_size, keeping)
-
-
-def graphed_prediction(network: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
-    """The network's outputs in evaluation mode, float32, as one graph."""
-    return Graphed(network, batch_size)
 
 
 @contextmanager

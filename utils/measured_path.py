@@ -1,30 +1,20 @@
 """The straight line between two trained networks, measured position by position and kept on disk."""
 
 import csv
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.augmentation import Augmentation
-from data.batches import evaluation_batches, training_batches
-from data.dataset import Dataset
 from utils.blueprint import Blueprint, load_network
 from utils.checkpoint import CheckpointError
 from utils.figures import Curve, path_figure, save_figure
-from utils.mode_connectivity import (
-    barrier_above_line,
-    error_barrier,
-    interpolate_states,
-    measure_with_own_statistics,
-)
+from utils.mode_connectivity import barrier_above_line, error_barrier, interpolate_states
+from utils.position import PositionMeter
 from utils.run_folder import (
     NETWORK_FILE,
     SUMMARY_FILE,
@@ -37,8 +27,6 @@ from utils.run_folder import (
     write_csv,
     write_json,
 )
-from utils.seeding import derive_seed
-from utils.training import evaluate
 
 POSITIONS_FILE = "positions.csv"
 FINGERPRINTS_FILE = "networks.json"
@@ -68,8 +56,7 @@ class TrainedNetwork:
 class PathMeasurement:
     """How paths are measured, and where the results go."""
 
-    dataset: Dataset
-    augment: bool
+    meter: PositionMeter
     alphas: Sequence[float]
     epsilon: float | None
     epsilon_source: str
@@ -138,7 +125,7 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
     """Measure the path from ``second`` (α = 0) to ``first`` (α = 1), keep numbers and picture in a folder named after
     the two, and print one line; returns the summary. Finished positions are not measured again."""
     check_comparable([first, second])
-    folder = measurement.folder / path_name(first.label, second.label, measurement.augment)
+    folder = measurement.folder / path_name(first.label, second.label, measurement.meter.augment)
     with claim_stage(folder, measurement.wait):
         check_fingerprints(folder, first, second)
         rows = measure_positions(first, second, measurement, folder)
@@ -151,7 +138,7 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
         ]
         save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
     print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
-    report_ends(ends, images=len(measurement.dataset.test))
+    report_ends(ends, images=len(measurement.meter.dataset.test))
     return summary
 
 
@@ -202,9 +189,8 @@ def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurem
     errors = {"network": end.label, "reestimated_test_error": reestimated}
     if end.result is None:
         return errors | {"recorded_test_error": None, "test_error": None}
-    network = end.blueprint.build(end.state, end.masks, measurement.dataset.mean.device)
-    test = evaluate(network, evaluation_batches(measurement.dataset, measurement.dataset.test))
-    return errors | {"recorded_test_error": end.result["test_error"], "test_error": test.error}
+    as_saved = measurement.meter.evaluate(end.state)
+    return errors | {"recorded_test_error": end.result["test_error"], "test_error": as_saved.error}
 
 
 def measure_positions(
@@ -232,15 +218,9 @@ def read_positions(path: Path) -> list[dict]:
 
 def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float, measurement: PathMeasurement) -> dict:
     """Errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its own."""
-    blueprint, dataset = first.blueprint, measurement.dataset
     # What survives in either network survives between them: there is nothing to mask.
-    state = interpolate_states(first.state, second.state, blueprint.learnable, alpha)
-    network = blueprint.build(state, blueprint.dense_masks(), dataset.mean.device)
-    # The same images in the same order at every position, so that positions differ in nothing but α; a random order,
-    # because the statistics of a batch from a set that is sorted by class are those of a class.
-    seen = dataset if measurement.augment else replace(dataset, augmentation=Augmentation())
-    train = training_batches(seen, first.settings["batch_size"], derive_seed(0, "error barrier"))
-    training, test = measure_with_own_statistics(network, train, evaluation_batches(dataset, dataset.test))
+    state = interpolate_states(first.state, second.state, first.blueprint.learnable, alpha)
+    training, test = measurement.meter.measure(state)
     return {
         "alpha": alpha,
         "test_error": test.error,
@@ -248,42 +228,6 @@ def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float
         "train_error": training.error,
         "train_loss": training.loss,
     }
-
-
-def benchmark_position(network: TrainedNetwork, measurement: PathMeasurement, rounds: int = 7) -> str:
-    """One line: a position's time against that of the forward passes it cannot do without, a training-mode pass over
-    the training images and an evaluation of the test images, alternating; median ratio and range over ``rounds``."""
-    dataset = measurement.dataset
-    bare = network.blueprint.build(network.state, network.masks, dataset.mean.device)
-    seed = derive_seed(0, "error barrier")
-
-    @torch.no_grad()
-    def bare_passes() -> None:
-        bare.train()
-        for images, _ in training_batches(dataset, network.settings["batch_size"], seed):
-            bare(images)
-        bare.eval()
-        for images, _ in evaluation_batches(dataset, dataset.test):
-            bare(images)
-
-    def seconds(work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        if dataset.mean.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    def position() -> None:
-        measure_position(network, network.with_initial_norms(), 0.5, measurement)
-
-    bare_passes(), position()  # warm-up
-    pairs = [(seconds(bare_passes), seconds(position)) for _ in range(rounds)]
-    ratios = sorted(mine / passes for passes, mine in pairs)
-    return (
-        f"a position takes {statistics.median(mine for _, mine in pairs):.3f} s, "
-        f"{statistics.median(ratios):.2f} times its bare forward passes "
-        f"(median of n = {rounds}, range {ratios[0]:.2f} to {ratios[-1]:.2f}) on {dataset.mean.device}"
-    )
 
 
 def summarize(
@@ -305,7 +249,7 @@ def summarize(
         "connected": None if epsilon is None else barrier.height < epsilon,
         "survive_only_in_first": count_only_in(first.masks, second.masks),
         "survive_only_in_second": count_only_in(second.masks, first.masks),
-        "augmented": measurement.augment,
+        "augmented": measurement.meter.augment,
         "ends": ends,
         "positions": rows,
     }

@@ -52,19 +52,18 @@ def _highest(alphas: Sequence[float], heights: Sequence[float]) -> Barrier:
     return Barrier(heights[index], alphas[index])
 
 
-def measure_with_own_statistics(network: nn.Module, train: Batches, test: Batches) -> tuple[Evaluation, Evaluation]:
-    """Training and test error of a network whose batch-norm statistics are estimated on the way.
+def pass_with_own_statistics(network: nn.Module, batches: Batches) -> Evaluation:
+    """Loss and error of a network whose batch-norm statistics are estimated on the way, by one forward pass.
 
-    One forward pass over each: the pass over the training images that gathers the statistics also gives the training
-    loss and error, which are therefore under each batch's own statistics, as a training's are; nothing is dropped.
+    They are therefore under each batch's own statistics, as a training's are; nothing is dropped.
     """
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        return evaluate(network, train), evaluate(network, test)
+        return evaluate(network, batches)
     tally = Tally(next(network.parameters()).device)
     labels_of_pass: list[Tensor] = []
 
     def remember_labels() -> Iterator[Tensor]:
-        for images, labels in train:
+        for images, labels in batches:
             labels_of_pass.append(labels)
             yield images
 
@@ -76,4 +75,4 @@ def measure_with_own_statistics(network: nn.Module, train: Batches, test: Batche
         reestimate_batch_statistics(network, remember_labels())
     finally:
         hook.remove()
-    return tally.evaluation(), evaluate(network, test)
+    return tally.evaluation()

@@ -14,11 +14,11 @@ from utils.blueprint import Blueprint
 from utils.fast_path import (
     CHANNELS_LAST,
     DrawnStep,
+    Graphed,
     Speed,
     accelerate,
     choose_layout,
     explaining,
-    graphed_prediction,
     graphed_step,
     in_tf32,
 )
@@ -105,7 +105,7 @@ class Trainees:
         if speed.cuda_graph:
             rate_tensor(optimizer, self.device)
             step = graphed_step(step, network, optimizer, recipe.batch_size)
-        predict = graphed_prediction(network, EVALUATION_BATCH_SIZE) if speed.cuda_graph else network
+        predict = Graphed(network, EVALUATION_BATCH_SIZE) if speed.cuda_graph else network
         return Trainee(network, optimizer, step, masks, initial_norms, predict)
 
     def _lay_out(self, mask: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Usage: bash script/fashion_mnist_resnet20_aws.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
+# AWS on Fashion-MNIST with ResNet-20. Flags given on the command line replace these.
+source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
+
+train --dataset fashion_mnist --arch resnet20 --method aws --lr 0.1 \
+    --levels 15 --final-levels 5 10 15 --final-epochs 30 \
+    --start dense subnetwork signs mask --seed 1 --final-seeds 2 "$@"

@@ -1,0 +1,128 @@
+"""Measuring positions: a network that is filled with the weights of one after the other, and two passes through it."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.augmentation import Augmentation
+from data.batches import EVALUATION_BATCH_SIZE, draw_epoch, evaluation_batches, make_batch, training_batches
+from data.dataset import Dataset
+from utils.batch_statistics import SummedStatistics
+from utils.fast_path import Graphed, Speed, choose_layout, compiled, explaining
+from utils.mode_connectivity import pass_with_own_statistics
+from utils.seeding import derive_seed
+from utils.training import Evaluation, Tally, count_correct, evaluate
+
+
+class PositionMeter:
+    """Errors of one kind of network on one data set, for any weights, with batch-norm statistics of their own.
+
+    The network is filled in place, so that what was compiled or captured for it serves every position of every path.
+    ``speed`` is float32's: errors on a path are compared with reported ones.
+    """
+
+    def __init__(
+        self, network: nn.Module, dataset: Dataset, batch_size: int, augment: bool = True, speed: Speed | None = None
+    ):
+        speed = speed or Speed()
+        device = dataset.mean.device
+        self.layout = choose_layout(network, speed, device)
+        self.network = network.to(device, memory_format=self.layout)
+        self.dataset, self.batch_size, self.augment, self.speed = dataset, batch_size, augment, speed
+        # The same images in the same order at every position, so that positions differ in nothing but α; a random
+        # order, because the statistics of a batch from a set that is sorted by class are those of a class.
+        self.seen = dataset if augment else replace(dataset, augmentation=Augmentation())
+        self.order_seed = derive_seed(0, "error barrier")
+        self.statistics = SummedStatistics(self.network)
+        self.gather = self._gathering_batch()
+        predict = self._forward(EVALUATION_BATCH_SIZE)
+        self.predict = Graphed(predict, EVALUATION_BATCH_SIZE) if speed.cuda_graph else predict
+
+    def measure(self, state: Mapping[str, Tensor]) -> tuple[Evaluation, Evaluation]:
+        """On the training images, under each batch's statistics, and on the test images, under those of all batches:
+        one forward pass over each, whatever statistics ``state`` holds."""
+        self.network.load_state_dict(state)
+        if self.speed.builds_once:
+            training = self._gather_statistics()
+        else:
+            batches = training_batches(self.seen, self.batch_size, self.order_seed)
+            training = pass_with_own_statistics(self.network, batches)
+        return training, self._evaluate()
+
+    def evaluate(self, state: Mapping[str, Tensor]) -> Evaluation:
+        """On the test images, with the statistics that ``state`` holds."""
+        self.network.load_state_dict(state)
+        return self._evaluate()
+
+    def _evaluate(self) -> Evaluation:
+        return evaluate(self.network, evaluation_batches(self.dataset, self.dataset.test), self.predict)
+
+    def _gather_statistics(self) -> Evaluation:
+        tally = Tally(self.dataset.mean.device)
+        with self.statistics.gathering():
+            for chosen, drawn in draw_epoch(self.seen, self.batch_size, self.order_seed):
+                tally.add(*self.gather(chosen, drawn), len(chosen))
+        return tally.evaluation()
+
+    def _forward(self, batch_size: int) -> Callable[[Tensor], Tensor]:
+        return explaining(compiled(self.network, batch_size)) if self.speed.compile else self.network
+
+    def _gathering_batch(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """``(chosen, drawn) -> (loss, correct)`` of a batch of training images, whose statistics are added."""
+        forward = self._forward(self.batch_size)
+
+        def gather(chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+            images, labels = make_batch(self.seen, chosen, drawn)
+            outputs = forward(images.contiguous(memory_format=self.layout))
+            self.statistics.add()
+            return F.cross_entropy(outputs, labels), count_correct(outputs, labels)
+
+        @contextmanager
+        def keeping() -> Iterator[None]:
+            yield
+            self.statistics.start()  # a capture comes with the first batch
+
+        return Graphed(gather, self.batch_size, keeping) if self.speed.cuda_graph else gather
+
+
+def benchmark(meters: Mapping[str, PositionMeter], state: Mapping[str, Tensor], rounds: int = 7) -> Iterator[str]:
+    """A line for each meter: a position's time against that of the forward passes it cannot do without, a training-mode
+    pass over the training images and one over the test images. All take turns; median ratio and range of ``rounds``."""
+    some_meter = next(iter(meters.values()))
+    dataset, network = some_meter.dataset, copy.deepcopy(some_meter.network)
+
+    @torch.no_grad()
+    def bare_passes() -> None:
+        network.train()
+        for images, _ in training_batches(dataset, some_meter.batch_size, some_meter.order_seed):
+            network(images)
+        network.eval()
+        for images, _ in evaluation_batches(dataset, dataset.test):
+            network(images)
+
+    def seconds(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        if dataset.mean.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    works = {name: partial(meter.measure, state) for name, meter in meters.items()}
+    bare_passes()  # libraries choose their kernels
+    start_ups = {name: seconds(work) for name, work in works.items()}
+    times = [(seconds(bare_passes), {name: seconds(work) for name, work in works.items()}) for _ in range(rounds)]
+    for name in meters:
+        ratios = sorted(positions[name] / bare for bare, positions in times)
+        yield (
+            f"{name}: a position takes {statistics.median(positions[name] for _, positions in times):.3f} s, "
+            f"{statistics.median(ratios):.2f} times its bare forward passes (median of n = {rounds}, range "
+            f"{ratios[0]:.2f} to {ratios[-1]:.2f}), the first one {start_ups[name]:.1f} s, on {dataset.mean.device}"
+        )
