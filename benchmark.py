@@ -2,6 +2,7 @@
 
     python benchmark.py mobilenetv2 shufflenet          # on CUDA where there is one, else what makes sense on a CPU
     python benchmark.py mobilenetv2 --share 1 2 4       # several trainings at once on the one device
+    python benchmark.py mobilenetv2 --positions         # a position of an error barrier against its bare passes
 
 The arms alternate in one process, on random images; a ratio is the plain step's time over the arm's in the same round.
 "Plain" is how existing implementations train: worker processes with PIL transforms, float32 (TF32 on CUDA),
@@ -31,13 +32,14 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from data import DATASETS, Dataset
-from data.batches import count_batches, draw_epoch, evaluation_batches
+from data.batches import count_batches, draw_epoch, evaluation_batches, training_batches
 from data.dataset import LabelledImages
 from models import ARCHITECTURES
 from utils.blueprint import Blueprint
 from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import Speed
+from utils.position import PositionMeter
 from utils.results import markdown_table
 from utils.run_folder import write_csv
 from utils.trainee import Recipe, Trainees
@@ -72,10 +74,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="steps of an arm in a round (default: 100 on CUDA, 1 on a CPU)")
     workers = min(4, os.cpu_count() or 1)
     parser.add_argument("--workers", type=int, default=workers, help="processes of the plain arm's data loader")
-    parser.add_argument("--arms", nargs="+", help="only these, and plain (default: all that the device has)")
+    parser.add_argument("--arms", nargs="+", help="only these, and the first one (default: all that the device has)")
     parser.add_argument(
         "--share", type=int, nargs="+", metavar="N", help="instead: N trainings of the fastest arm at once"
     )
+    parser.add_argument("--positions", action="store_true", help="instead: positions of error barriers")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement with --share (default: 20)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--out", type=Path, help="CSV file of the results")
@@ -104,6 +107,9 @@ class Workload:
     @property
     def blueprint(self) -> Blueprint:
         return Blueprint(self.arch, self.dataset.name, self.dataset.classes, self.dataset.channels)
+
+    def network(self) -> nn.Module:
+        return self.blueprint.build(self.blueprint.initialize(0), {}, self.device)
 
     def masks(self) -> dict[str, Tensor]:
         """A tenth of the weights, at random."""
@@ -292,7 +298,7 @@ def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Meas
     device, cuda = workload.device, workload.device.type == "cuda"
     steps, warm_up = args.steps or (100 if cuda else 1), 50 if cuda else 1
     measurements = {}
-    for name, make in chosen_arms(device, args.arms).items():
+    for name, make in chosen_arms(make_arms(device), device, args.arms).items():
         choose_kernels_of(name, device)
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
@@ -327,12 +333,13 @@ def choose_kernels_of(arm: str, device: torch.device) -> None:
         choose_kernels(deterministic=arm == DETERMINISTIC)
 
 
-def chosen_arms(device: torch.device, names: Sequence[str] | None) -> dict:
-    arms = make_arms(device)
+def chosen_arms(arms: dict[str, Callable], device: torch.device, names: Sequence[str] | None) -> dict[str, Callable]:
+    """Those named, and the first, which the others are compared with."""
     unknown = set(names or []) - set(arms)
     if unknown:
         raise DeviceError(f"{device} has no arm {', '.join(unknown)}: choose from {', '.join(arms)}")
-    return {name: make for name, make in arms.items() if not names or name in names or name == "plain"}
+    first = next(iter(arms))
+    return {name: make for name, make in arms.items() if not names or name in names or name == first}
 
 
 def whole_epoch(training: PlainTraining | OurTraining, dataset: Dataset) -> None:
@@ -378,6 +385,68 @@ def rows_of(workload: Workload, measurements: dict[str, Measurement], bytes_a_se
         )
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Positions of error barriers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_position_arms(device: torch.device) -> dict[str, Callable[[Workload], Callable[[], object]]]:
+    """Each makes a work that takes a position, or only the forward passes that a position cannot do without."""
+    speeds = {"readable": Speed(), "compile": Speed(compile=True)}
+    if device.type == "cuda":
+        speeds["graph"] = Speed(cuda_graph=True)
+        speeds["compile, graph"] = Speed(compile=True, cuda_graph=True)
+    return {"bare passes": bare_passes} | {name: partial(position, speed=speed) for name, speed in speeds.items()}
+
+
+def bare_passes(workload: Workload) -> Callable[[], None]:
+    """A training-mode pass over the training images, and one over the test images."""
+    network, dataset = workload.network(), workload.dataset.to(workload.device)
+
+    @torch.no_grad()
+    def passes() -> None:
+        network.train()
+        for images, _ in training_batches(dataset, RECIPE.batch_size, 0):
+            network(images)
+        network.eval()
+        for images, _ in evaluation_batches(dataset, dataset.test):
+            network(images)
+
+    return passes
+
+
+def position(workload: Workload, speed: Speed) -> Callable[[], object]:
+    dataset = workload.dataset.to(workload.device)
+    meter = PositionMeter(workload.network(), dataset, RECIPE.batch_size, speed=speed)
+    return partial(meter.measure, workload.blueprint.initialize(1))
+
+
+def measure_positions(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    device, works, first, seconds = workload.device, {}, {}, {}
+    for name, make in chosen_arms(make_position_arms(device), device, args.arms).items():
+        works[name] = make(workload)
+        first[name] = timed(works[name], device)
+        seconds[name] = []
+    for _ in range(args.rounds):
+        for name, work in works.items():
+            seconds[name].append(timed(work, device))
+    return [position_row(workload, name, first[name], seconds) for name in works]
+
+
+def position_row(workload: Workload, arm: str, first: float, seconds: dict[str, list[float]]) -> dict:
+    bare = next(iter(seconds.values()))
+    ratios = [ours / theirs for ours, theirs in zip(seconds[arm], bare, strict=True)]
+    return {
+        "network": f"{workload.arch} {workload.dataset.image_size} px",
+        "arm": arm,
+        "s a position": f"{statistics.median(seconds[arm]):.4g}",
+        "times its bare passes": f"{statistics.median(ratios):.2f}",
+        "range": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        "n": len(ratios),
+        "the first one s": f"{first:.3g}",
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -457,7 +526,10 @@ def benchmark(args: argparse.Namespace) -> None:
         for arch in args.arch:
             torch._dynamo.reset()  # what the network before has compiled
             workload = Workload(arch, dataset, device, args.workers)
-            rows += rows_of(workload, measure_arms(workload, args), bytes_a_second)
+            if args.positions:
+                rows += measure_positions(workload, args)
+            else:
+                rows += rows_of(workload, measure_arms(workload, args), bytes_a_second)
     name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}"
     print(f"{name}, torch {torch.__version__}, batch {RECIPE.batch_size}, an epoch of {images:,} training images")
     print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))

@@ -37,7 +37,7 @@ from utils.measured_path import (
 )
 from utils.mode_connectivity import positions
 from utils.paper import MeasuredComparison, barrier_panels, barrier_records
-from utils.position import PositionMeter, benchmark
+from utils.position import PositionMeter
 from utils.results import METHOD_NAMES, check_same_experiments, dense_deviation
 from utils.run_folder import BARRIERS_FOLDER, RunFolderError, claim_stage, settings_of, write_csv, write_json
 
@@ -70,9 +70,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     what.add_argument(
         "--list-missing", action="store_true", help="with --runs, only print the commands that train what is missing"
     )
-    what.add_argument(
-        "--benchmark", action="store_true", help="time a position of one network against the bare forward passes"
-    )
     how = parser.add_argument_group("how to measure")
     how.add_argument("--points", type=int, default=11, help="positions on the path, the two ends among them")
     how.add_argument(
@@ -89,7 +86,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="compile the passes, which pays where many paths are measured by one command (--benchmark)",
+        help="compile the passes, which takes as long as some positions do (benchmark.py --positions)",
     )
     how.add_argument(
         "--cuda-graph", action=argparse.BooleanOptionalAction, help="a batch is one CUDA graph (default on CUDA)"
@@ -109,9 +106,9 @@ def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace
     """Refuse what does not go together, and find the device."""
     if args.runs and args.networks:
         parser.error("give networks or --runs, not both")
-    if (args.normalization_path or args.benchmark) and len(args.networks) != 1:
+    if args.normalization_path and len(args.networks) != 1:
         parser.error("give one network: a network.pt file or its folder")
-    if not (args.runs or args.normalization_path or args.benchmark) and len(args.networks) < 2:
+    if not (args.runs or args.normalization_path) and len(args.networks) < 2:
         parser.error("give at least two networks, network.pt files or their folders; or --runs")
     if args.list_missing and not args.runs:
         parser.error("--list-missing goes with --runs")
@@ -144,10 +141,6 @@ def run(args: argparse.Namespace) -> None:
         print(*missing_commands(args), sep="\n")
     elif args.runs:
         compare_runs(args)
-    elif args.benchmark:
-        network = read_network(args.networks[0])
-        meters = {name: meter_of(network, args, speed) for name, speed in speeds_of(args).items()}
-        print(*benchmark(meters, network.state), sep="\n")
     elif args.normalization_path:
         network = read_network(args.networks[0])
         measure_path(network, network.with_initial_norms(), prepare(args, network))
@@ -160,7 +153,7 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork) -> PathMeasuremen
     runs = args.runs_dir or (network.run.parent if network.run else Path("runs"))
     epsilon, source = (args.epsilon, "given") if args.epsilon is not None else dense_deviation(runs, network.settings)
     return PathMeasurement(
-        meter=meter_of(network, args, args.speed),
+        meter=meter_of(network, args),
         alphas=positions(args.points),
         epsilon=epsilon,
         epsilon_source=source,
@@ -177,7 +170,7 @@ def load_described(
     return dataset.to(device), dataset.description()
 
 
-def meter_of(network: TrainedNetwork, args: argparse.Namespace, speed: Speed) -> PositionMeter:
+def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
     """For networks like this one. Raises RunFolderError where the data root holds other data than it was trained on."""
     settings = network.settings
     place = network.blueprint.dataset, args.data_root, settings["train_images_per_class"], args.device
@@ -187,7 +180,7 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace, speed: Speed) ->
             f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
             "name the folder of its data with --data-root"
         )
-    return make_meter(network.blueprint, place, settings["batch_size"], args.augment, speed)
+    return make_meter(network.blueprint, place, settings["batch_size"], args.augment, args.speed)
 
 
 @lru_cache(maxsize=1)  # many paths share one; the next kind of network needs its memory
@@ -195,17 +188,6 @@ def make_meter(blueprint: Blueprint, place: tuple, batch_size: int, augment: boo
     dataset, _ = load_described(*place)
     network = blueprint.build(blueprint.initialize(0), {}, dataset.mean.device)
     return PositionMeter(network, dataset, batch_size, augment, speed)
-
-
-def speeds_of(args: argparse.Namespace) -> dict[str, Speed]:
-    """What --benchmark compares."""
-    speeds = {"readable": Speed()}
-    if args.device.type == "cuda":
-        speeds["graph"] = Speed(cuda_graph=True)
-        speeds["compile, graph"] = Speed(compile=True, cuda_graph=True)
-    elif args.compile:
-        speeds["compile"] = Speed(compile=True)
-    return speeds
 
 
 def compare_networks(args: argparse.Namespace) -> None:

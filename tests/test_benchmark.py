@@ -48,6 +48,16 @@ def test_the_arms_of_cuda_add_one_thing_each():
     ]  # fmt: skip
 
 
+def test_positions_are_measured_against_their_bare_passes(monkeypatch, capsys, tmp_path):
+    flags = "resnet20 --positions --images 128 --rounds 2 --device cpu --arms readable --out".split()
+    assert run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "p.csv"))[0] == 0
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows] == ["bare passes", "readable"]
+    assert rows[0]["times its bare passes"] == "1.00"
+    assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
+
+
 def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
     dataset = benchmark.random_dataset(32, 128)
     workload = benchmark.Workload("mobilenetv2", dataset, CPU, workers=0)

@@ -292,9 +292,3 @@ def test_a_missing_data_set_is_one_line(runs, tmp_path, monkeypatch, capsys):
     torch.save(content | {"settings": content["settings"] | {"data": "other"}}, copy / "network.pt")
     _, _, err = run_program(monkeypatch, capsys, copy, copy)
     assert "was trained on other, and data holds 10 classes, 100 training and 360 test images" in err
-
-
-def test_the_benchmark_is_one_line(runs, monkeypatch, capsys):
-    _, out, _ = run_program(monkeypatch, capsys, "--benchmark", final(runs, "level_02_signs_seed2"))
-    assert out.count("\n") == 1
-    assert "times its bare forward passes (median of n = 7, range " in out

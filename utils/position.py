@@ -1,14 +1,9 @@
 """Measuring positions: a network that is filled with the weights of one after the other, and two passes through it."""
 
-import copy
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -91,38 +86,3 @@ class PositionMeter:
             self.statistics.start()  # a capture comes with the first batch
 
         return Graphed(gather, self.batch_size, keeping) if self.speed.cuda_graph else gather
-
-
-def benchmark(meters: Mapping[str, PositionMeter], state: Mapping[str, Tensor], rounds: int = 7) -> Iterator[str]:
-    """A line for each meter: a position's time against that of the forward passes it cannot do without, a training-mode
-    pass over the training images and one over the test images. All take turns; median ratio and range of ``rounds``."""
-    some_meter = next(iter(meters.values()))
-    dataset, network = some_meter.dataset, copy.deepcopy(some_meter.network)
-
-    @torch.no_grad()
-    def bare_passes() -> None:
-        network.train()
-        for images, _ in training_batches(dataset, some_meter.batch_size, some_meter.order_seed):
-            network(images)
-        network.eval()
-        for images, _ in evaluation_batches(dataset, dataset.test):
-            network(images)
-
-    def seconds(work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        if dataset.mean.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    works = {name: partial(meter.measure, state) for name, meter in meters.items()}
-    bare_passes()  # libraries choose their kernels
-    start_ups = {name: seconds(work) for name, work in works.items()}
-    times = [(seconds(bare_passes), {name: seconds(work) for name, work in works.items()}) for _ in range(rounds)]
-    for name in meters:
-        ratios = sorted(positions[name] / bare for bare, positions in times)
-        yield (
-            f"{name}: a position takes {statistics.median(positions[name] for _, positions in times):.3f} s, "
-            f"{statistics.median(ratios):.2f} times its bare forward passes (median of n = {rounds}, range "
-            f"{ratios[0]:.2f} to {ratios[-1]:.2f}), the first one {start_ups[name]:.1f} s, on {dataset.mean.device}"
-        )
