@@ -34,8 +34,8 @@ from utils.checkpoint import CheckpointError, plain_state
 from utils.devices import choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import PRECISIONS, choose_speed
-from utils.gem_miner import GemMiner, freeze_rate, freezes_after, make_search_step, signed_constants
-from utils.optimization import constant_rate, cosine_rate, decayed_rate, sgd
+from utils.gem_miner import freeze_rate, freezes_after, signed_constants
+from utils.optimization import constant_rate, cosine_rate, decayed_rate
 from utils.plan import PlannedRun
 from utils.progress import JobProgress
 from utils.pruning import Masks, planned_survivors, prune_by_magnitude
@@ -65,7 +65,7 @@ from utils.signed_mask import (
 from utils.stage import Stage, discard_unfinished, finish_stage, train_stage
 from utils.starts import STARTS, FinalTraining, Origin, choose_masks
 from utils.tensorboard import SCALARS_FOLDER, LevelScalars
-from utils.trainee import Recipe, Trainee, Trainees, drawn_step
+from utils.trainee import Recipe, Trainee, Trainees
 from utils.training import check_batch
 
 METHODS = ("dense", "lrr", "aws", "imp", "wr", "gm")
@@ -488,11 +488,11 @@ def search_gem(job: Job, level: int, folder: Path) -> None:
     """Gem-Miner: a mask at initialization that leaves what level t of the other methods does; each level is a search of
     its own."""
     args, blueprint = job.args, job.blueprint
-    initial, masks = job.read(INITIALIZATION)
+    initial, _ = job.read(INITIALIZATION)
     seed = derive_seed(args.seed, level_name(level), "scores")
-    miner = GemMiner(blueprint.build(initial, masks, job.device), blueprint.scored, seed)
     recipe = replace(job.recipe, lr=args.search_lr, weight_decay=0.0)
-    optimizer = sgd(miner, recipe.lr, recipe.momentum, recipe.weight_decay)
+    trainee = job.trainees.miner(initial, seed, recipe, args.score_penalty)
+    miner = trainee.network
     rho = freeze_rate((1 - args.prune_rate) ** level, args.level_epochs)
 
     def freeze(epochs_done: int) -> None:
@@ -506,8 +506,7 @@ def search_gem(job: Job, level: int, folder: Path) -> None:
         scalars=job.run / SCALARS_FOLDER / f"search_{level_name(level)}",
         first_step=0,
     )
-    step = drawn_step(make_search_step(miner, optimizer, args.score_penalty), job.dataset)
-    rows = train_stage(Trainee(miner, optimizer, step, {}, {}, predict=miner), job.dataset, stage, recipe, job.progress)
+    rows = train_stage(trainee, job.dataset, stage, recipe, job.progress)
     masks = miner.masks()
     keep_level(job, stage, level, blueprint.build(initial, masks, job.device), initial, masks, rows)
 
@@ -525,7 +524,7 @@ def keep_level(
     result = {
         **identity(args, "level", None, level, args.seed, args.seed),
         **measure(network, masks, blueprint, job.dataset, rows),
-        **circumstances(job, "fp32" if args.method == "gm" else job.trainees.speed.precision),
+        **circumstances(job),
         **sign_statistics(trained, previous, initial, masks),
     }
     with LevelScalars(stage.scalars, f"{stage.folder.name}.statistics") as scalars:
@@ -560,7 +559,7 @@ def train_final(job: Job, final: FinalTraining, folder: Path) -> None:
     result = {
         **identity(args, "final", final.start, final.level, final.init_seed, final.order_seed),
         **measure(trainee.network, masks, job.blueprint, job.dataset, rows),
-        **circumstances(job, job.trainees.speed.precision),
+        **circumstances(job),
     }
     initial_norms = job.norms_of(origin.initial)
     finish_stage(folder, job.blueprint, plain_state(trainee.network), masks, initial_norms, job.settings, result)
@@ -669,9 +668,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
-def circumstances(job: Job, precision: str) -> dict:
+def circumstances(job: Job) -> dict:
     """Where and how a network was trained: what may differ between networks that are averaged."""
-    return {"device": device_name(job.device), "precision": precision}
+    return {"device": device_name(job.device), "precision": job.trainees.speed.precision}
 
 
 def project_commit() -> str:

@@ -62,3 +62,12 @@ def nothing_compiled():
 @pytest.fixture
 def full_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
+def no_code_generated(nothing_compiled, monkeypatch):
+    """torch.compile makes its graphs, with their autograd, and no code of them, which would take minutes."""
+    generating = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: generating(function, backend="aot_eager", **options)
+    )

@@ -156,12 +156,8 @@ def test_steps_that_leave_no_trace():
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_network_compiles_to_one_graph_whatever_alpha_is(arch, monkeypatch):
+def test_every_network_compiles_to_one_graph_whatever_alpha_is(arch, no_code_generated):
     """Without code generation, which takes minutes: the graph, its autograd, and that no α makes another."""
-    compile_with_inductor = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda function, **options: compile_with_inductor(function, backend="aot_eager", **options)
-    )
     counters.clear()
     torch.manual_seed(0)
     network = build_network(arch, 4, 3).to(memory_format=torch.channels_last).train()

@@ -4,15 +4,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.utils import counters
 
-from data.batches import training_batches
+from data.batches import draw_epoch, training_batches
 from tests.commands import assert_same_networks, networks, run_in_process
 from tests.toys import ToyNetwork, toy_dataset
+from utils.blueprint import Blueprint
+from utils.fast_path import Speed
 from utils.gem_miner import GemMiner, count_freezes, freeze_rate, freezes_after, make_search_step, signed_constants
 from utils.optimization import sgd
 from utils.pruning import PruningError
+from utils.trainee import Recipe, Trainees
 
 SCORED = ("conv.weight", "hidden.weight", "fc.weight")
+BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+DATASET = toy_dataset(count=36, size=8, classes=4)
 GM_JOB = "--method gm --lr 0.01 --level-epochs 11 --final-levels 2 --start subnetwork mask".split()
 
 
@@ -165,3 +171,41 @@ def test_a_gem_s_signed_mask_trains_an_ordinary_network(gm_run, tmp_path):
     for name, mask in networks(gm_run)["level_02"]["masks"].items():
         assert torch.equal(content["model"][name] == 0, ~mask)
     assert content["model"]["fc.bias"].any()
+
+
+SEARCH = Recipe(lr=0.05, momentum=0.9, weight_decay=0.0, batch_size=8)
+
+
+def search(trainees, seed):
+    """Three epochs of five batches, the last one of 4 images, with a freeze after each; the losses."""
+    initial = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
+    trainee = trainees.miner(initial, seed, SEARCH, penalty_weight=1e-4)
+    losses = []
+    for epoch in range(3):
+        trainee.network.train()
+        for batch in draw_epoch(DATASET, SEARCH.batch_size, epoch):
+            losses.append(trainee.step(*batch, torch.tensor(0.0))[0].item())
+        trainee.network.freeze_smallest(0.1)
+    return losses, trainee.network
+
+
+def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
+    """Freezing between replays counts, and one capture serves the searches of all levels."""
+    fast = Trainees(BLUEPRINT, DATASET, SEARCH, Speed(cuda_graph=True))
+    for seed in (1, 2):
+        losses, miner = search(fast, seed)
+        expected, readable = search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed()), seed)
+        assert losses == expected
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(miner.scores, readable.scores, strict=True))
+        for name, mask in readable.masks().items():
+            assert torch.equal(miner.masks()[name], mask)
+    assert len(replayed_graphs) == 1
+
+
+def test_a_search_compiles_to_one_graph(no_code_generated):
+    counters.clear()
+    losses, _ = search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed(compile=True)), seed=1)
+    expected, _ = search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed()), seed=1)
+    assert losses[:5] == pytest.approx(expected[:5], rel=1e-3)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]

@@ -124,11 +124,7 @@ def test_a_replayed_position_has_the_statistics_of_update_bn(arch, replayed_grap
     assert all(module.momentum == 0.1 for module in meter.network.modules() if hasattr(module, "momentum"))
 
 
-def test_a_compiled_position_is_the_readable_one_to_rounding(nothing_compiled, monkeypatch):
-    compile_with_inductor = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda function, **options: compile_with_inductor(function, backend="aot_eager", **options)
-    )
+def test_a_compiled_position_is_the_readable_one_to_rounding(no_code_generated):
     assert_alike(two_positions(Speed(compile=True))[0], two_positions(Speed())[0])
 
 

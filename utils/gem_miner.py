@@ -7,7 +7,7 @@ classifier is pruned with the rest; normalization has no parameters and nothing 
 are kept at scale 1 and shift 0.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from utils.pruning import Masks, PruningError, prune_by_magnitude
-from utils.training import TrainStep, count_correct
+from utils.training import Accelerate, TrainStep, as_it_is, count_correct
 
 FREEZE_INTERVAL = 5  # epochs
 THRESHOLD = 0.5
@@ -79,22 +79,29 @@ class GemMiner(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False)
         self.scored = tuple(scored)
-        self.scores = nn.ParameterList()
+        self.weights = [network.get_parameter(name) for name in self.scored]
+        self.scores = nn.ParameterList(torch.empty_like(weight) for weight in self.weights)
+        for index, weight in enumerate(self.weights):
+            self.register_buffer(f"active_{index}", torch.empty_like(weight, dtype=torch.bool))
+        self.start(seed)
+
+    @torch.no_grad()
+    def start(self, seed: int) -> None:
+        """Draw new scores in the place of the old ones, and freeze nothing."""
         generator = torch.Generator().manual_seed(seed)
-        for index, name in enumerate(self.scored):
-            weight = network.get_parameter(name)
-            self.scores.append(torch.empty_like(weight).copy_(torch.rand(weight.shape, generator=generator)))
-            self.register_buffer(f"active_{index}", torch.ones_like(weight, dtype=torch.bool))
+        for score, active in zip(self.scores, self._active(), strict=True):
+            score.copy_(torch.rand(score.shape, generator=generator))
+            active.fill_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        weights = {
-            name: self.network.get_parameter(name) * _ThresholdStraightThrough.apply(score) * active
-            for name, score, active in zip(self.scored, self.scores, self._active(), strict=True)
+        chosen = {
+            name: weight * _ThresholdStraightThrough.apply(score) * active
+            for name, weight, score, active in zip(self.scored, self.weights, self.scores, self._active(), strict=True)
         }
-        return functional_call(self.network, weights, (images,))
+        return functional_call(self.network, chosen, (images,), tie_weights=False)
 
-    def _active(self) -> Iterator[Tensor]:
-        return (self.get_buffer(f"active_{index}") for index in range(len(self.scored)))
+    def _active(self) -> list[Tensor]:
+        return [self.get_buffer(f"active_{index}") for index in range(len(self.scored))]
 
     def masks(self) -> Masks:
         """q by name, on the CPU: True where a weight is not frozen out. At the search's end, the mask."""
@@ -118,13 +125,22 @@ class GemMiner(nn.Module):
             active.copy_(mask)
 
 
-def make_search_step(miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float) -> TrainStep:
-    """One step of the search: cross-entropy + λ Σ p², over scores that are clipped first. Nothing is interpolated."""
+def make_search_step(
+    miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float, accelerate: Accelerate = as_it_is
+) -> TrainStep:
+    """One step of the search: cross-entropy + λ Σ p², over scores that are clipped first. Nothing is interpolated.
+
+    ``accelerate``: as in ``make_train_step``.
+    """
+
+    @accelerate
+    def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = miner(images)
+        return F.cross_entropy(outputs, labels), outputs
 
     def search_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         miner.clip_scores()
-        outputs = miner(images)
-        loss = F.cross_entropy(outputs, labels)
+        loss, outputs = forward_pass(images, labels, alpha)
         optimizer.zero_grad(set_to_none=True)
         (loss + penalty_weight * miner.penalty()).backward()
         optimizer.step()

@@ -22,9 +22,10 @@ from utils.fast_path import (
     graphed_step,
     in_tf32,
 )
+from utils.gem_miner import GemMiner, make_search_step
 from utils.optimization import rate_tensor, reset_momenta, sgd
 from utils.pruning import Masks, apply_masks
-from utils.training import TrainStep, make_train_step
+from utils.training import Accelerate, TrainStep, make_train_step
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def drawn_step(step: TrainStep, dataset: Dataset, layout: torch.memory_format = 
 
 
 class Trainees:
-    """Makes the subnetworks that a job's stages train. ``dataset`` lies on the device that they train on."""
+    """Makes what a job's stages train. ``dataset`` lies on the device that they train on."""
 
     def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed):
         self.blueprint, self.dataset, self.recipe, self.speed = blueprint, dataset, recipe, speed
@@ -80,27 +81,66 @@ class Trainees:
     ) -> Trainee:
         """θ ⊙ m with fresh momentum, of which only the parameters ``trained`` are (all, by default)."""
         trained = frozenset(self.blueprint.learnable if trained is None else trained)
-        kind = (tuple(masks), tuple(initial_norms), trained)
+
+        def make() -> Trainee:
+            return self._make_subnetwork(state, masks, initial_norms, trained)
+
+        def fill(trainee: Trainee) -> None:
+            _fill_subnetwork(trainee, state, masks, initial_norms)
+
+        return self._kept(("subnetwork", tuple(masks), tuple(initial_norms), trained), make, fill)
+
+    def miner(self, state: Mapping[str, Tensor], seed: int, recipe: Recipe, penalty_weight: float) -> Trainee:
+        """Gem-Miner over the weights of ``state``, with scores drawn from ``seed`` and fresh momentum."""
+
+        def make() -> Trainee:
+            return self._make_miner(state, seed, recipe, penalty_weight)
+
+        def fill(trainee: Trainee) -> None:
+            trainee.network.network.load_state_dict(state)
+            trainee.network.start(seed)
+
+        return self._kept(("miner", recipe, penalty_weight), make, fill)
+
+    def _kept(self, kind: tuple, make: Callable[[], Trainee], fill: Callable[[Trainee], None]) -> Trainee:
+        """The trainee that is there, where it is of this kind and expensive to make: filled in place, because a
+        compiled or captured step goes on reading the same memory. Else a new one."""
         if kind == self.kind and self.speed.builds_once:
-            self._fill(self.trainee, state, masks, initial_norms)
+            fill(self.trainee)
+            reset_momenta(self.trainee.optimizer)
         else:
             self.trainee = None  # its memory first: a job goes from one kind to the next and never back
-            self.kind, self.trainee = kind, self._make(state, masks, initial_norms, trained)
+            self.kind, self.trainee = kind, make()
         return self.trainee
 
-    def _make(self, state, masks, initial_norms, trained) -> Trainee:
-        network = self.blueprint.build(state, masks, self.device)
-        layout = choose_layout(network, self.speed, self.device)
-        network.to(memory_format=layout)
+    def _make_subnetwork(self, state, masks, initial_norms, trained) -> Trainee:
+        network = self._build(state, masks)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
-        recipe, speed = self.recipe, self.speed
+        recipe = self.recipe
         optimizer = sgd(network, recipe.lr, recipe.momentum, recipe.weight_decay)
         masks = {name: self._lay_out(mask, network.get_parameter(name)) for name, mask in masks.items()}
         initial_norms = {name: tensor.to(self.device, copy=True) for name, tensor in initial_norms.items()}
-        accelerated = partial(accelerate, speed=speed, device=self.device, batch_size=recipe.batch_size)
-        step = make_train_step(network, optimizer, masks, initial_norms, accelerated)
-        step = in_tf32(drawn_step(step, self.dataset, layout), speed)
+        step = make_train_step(network, optimizer, masks, initial_norms, self._accelerate(recipe))
+        return self._trainee(network, optimizer, step, recipe, masks, initial_norms)
+
+    def _make_miner(self, state, seed, recipe, penalty_weight) -> Trainee:
+        miner = GemMiner(self._build(state, {}), self.blueprint.scored, seed)
+        optimizer = sgd(miner, recipe.lr, recipe.momentum, recipe.weight_decay)
+        step = make_search_step(miner, optimizer, penalty_weight, self._accelerate(recipe))
+        return self._trainee(miner, optimizer, step, recipe, {}, {})
+
+    def _build(self, state: Mapping[str, Tensor], masks: Masks) -> nn.Module:
+        network = self.blueprint.build(state, masks, self.device)
+        return network.to(memory_format=choose_layout(network, self.speed, self.device))
+
+    def _accelerate(self, recipe: Recipe) -> Accelerate:
+        return partial(accelerate, speed=self.speed, device=self.device, batch_size=recipe.batch_size)
+
+    def _trainee(self, network, optimizer, step, recipe, masks, initial_norms) -> Trainee:
+        """With all of the fast path around the step that is chosen."""
+        speed = self.speed
+        step = in_tf32(drawn_step(step, self.dataset, choose_layout(network, speed, self.device)), speed)
         step = explaining(step) if speed.compile else step
         if speed.cuda_graph:
             rate_tensor(optimizer, self.device)
@@ -114,12 +154,11 @@ class Trainees:
             return torch.empty_like(weight, requires_grad=False).copy_(mask)
         return mask.to(self.device, copy=True)
 
-    @torch.no_grad()
-    def _fill(self, trainee: Trainee, state, masks, initial_norms) -> None:
-        """In place: a compiled or captured step goes on reading the same memory."""
-        trainee.network.load_state_dict(state)
-        for kept, given in ((trainee.masks, masks), (trainee.initial_norms, initial_norms)):
-            for name, tensor in given.items():
-                kept[name].copy_(tensor)
-        apply_masks([trainee.network.get_parameter(name) for name in masks], list(trainee.masks.values()))
-        reset_momenta(trainee.optimizer)
+
+@torch.no_grad()
+def _fill_subnetwork(trainee: Trainee, state, masks, initial_norms) -> None:
+    trainee.network.load_state_dict(state)
+    for kept, given in ((trainee.masks, masks), (trainee.initial_norms, initial_norms)):
+        for name, tensor in given.items():
+            kept[name].copy_(tensor)
+    apply_masks([trainee.network.get_parameter(name) for name in masks], list(trainee.masks.values()))

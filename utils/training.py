@@ -19,6 +19,7 @@ from utils.pruning import Masks, apply_masks
 Batches = Iterable[tuple[Tensor, Tensor]]
 ForwardPass = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 TrainStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Accelerate = Callable[[ForwardPass], ForwardPass]
 
 
 class TrainingError(Exception):
@@ -38,12 +39,16 @@ class Evaluation:
         return 100 - self.accuracy
 
 
+def as_it_is(forward_pass: ForwardPass) -> ForwardPass:
+    return forward_pass
+
+
 def make_train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     masks: Masks,
     initial_norms: Mapping[str, Tensor],
-    accelerate: Callable[[ForwardPass], ForwardPass] = lambda forward_pass: forward_pass,
+    accelerate: Accelerate = as_it_is,
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
