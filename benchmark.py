@@ -55,7 +55,7 @@ BYTE_FLOORS = {
     ("shufflenet", 32): 0.21, ("efficientnet", 32): 0.13, ("efficientnet", 64): 0.95,
 }  # fmt: skip
 FLOORS_BANDWIDTH = 4.3e12
-FASTEST = {"cuda": "graph", "cpu": "layout"}
+FASTEST = {"cuda": "graph", "cpu": "layout"}  # of what is the default there
 DETERMINISTIC = "deterministic"
 RECIPE = Recipe(lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=128)
 COLUMNS = (
@@ -260,7 +260,11 @@ def make_arms(device: torch.device) -> dict[str, Callable[[Workload], PlainTrain
             DETERMINISTIC: Speed("bf16", compile=True, cuda_graph=True),
         }
     else:
-        speeds = {"data in memory": Speed(channels_last=False), FASTEST["cpu"]: Speed(channels_last=True)}
+        speeds = {
+            "data in memory": Speed(channels_last=False),
+            FASTEST["cpu"]: Speed(channels_last=True),
+            "compile": Speed(channels_last=True, compile=True),
+        }
     return {"plain": PlainTraining} | {name: partial(OurTraining, speed=speed) for name, speed in speeds.items()}
 
 
