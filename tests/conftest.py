@@ -4,7 +4,10 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from models import build_network
+from utils.blueprint import Blueprint
 from utils.fast_path import Graphed
 
 
@@ -71,3 +74,40 @@ def no_code_generated(nothing_compiled, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: generating(function, backend="aot_eager", **options)
     )
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """A device of tensors without values that say they are on a GPU: what mixes devices, or would have the host wait
+    for a value, raises. What such tensors cannot do is done around them: autograd's backward pass, the fused optimizer,
+    and moving a network."""
+    device = torch.device("cuda", 0)
+
+    def build(blueprint, state, masks, device):
+        with torch.device(device):
+            return build_network(blueprint.arch, blueprint.classes, blueprint.channels)
+
+    def update(parameters, gradients, buffers, **options):
+        tensors = [*parameters, *gradients, *buffers, options["lr"]]
+        assert all(tensor.device == device for tensor in tensors)
+        for together in zip(parameters, gradients, buffers, strict=True):
+            assert len({tensor.stride() for tensor in together}) == 1  # fused SGD walks them flat
+
+    def backward(loss):
+        for parameter in optimized:
+            parameter.grad = torch.empty_like(parameter)
+
+    optimized, add_group = [], torch.optim.SGD.add_param_group
+
+    def remember_and_add(optimizer, group):
+        optimized.extend(group["params"])
+        add_group(optimizer, group)
+
+    monkeypatch.setattr(Blueprint, "build", build)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda network, *arguments, **options: network)
+    monkeypatch.setattr(torch, "_fused_sgd_", update)
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(torch.optim.SGD, "add_param_group", remember_and_add)
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())  # there is no CUDA to switch
+    with FakeTensorMode():
+        yield device

@@ -6,8 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from data.augmentation import Augmentation
 from data.batches import draw_epoch, evaluation_batches, make_batch
+from data.dataset import Dataset, LabelledImages
 from models import ARCHITECTURES, build_network
 from tests.commands import CUDA, TINY_JOB, assert_same_networks, main_program, networks, run_in_process
 from tests.toys import toy_dataset
@@ -16,9 +19,10 @@ from utils.devices import DeviceError
 from utils.fast_path import Graphed, Speed, accelerate, choose_layout, choose_speed, explaining, unchanged
 from utils.norm_interpolation import initial_normalization
 from utils.optimization import momenta, rate_tensor, set_momenta, set_rate, sgd
+from utils.position import PositionMeter
 from utils.pruning import apply_masks
 from utils.trainee import Recipe, Trainees, drawn_step
-from utils.training import TrainingError, evaluate, make_train_step
+from utils.training import Tally, TrainingError, evaluate, make_train_step
 
 CPU = torch.device("cpu")
 BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
@@ -218,6 +222,44 @@ def test_compiled_shufflenet_keeps_its_channels_first_on_cuda():
     assert layouts == {"shufflenet": torch.contiguous_format, "mobilenetv2": torch.channels_last}
     assert choose_layout(build_network("shufflenet", 4), Speed(), CPU) == torch.channels_last
     assert choose_layout(build_network("mobilenetv2", 4), Speed(channels_last=False), CPU) == torch.contiguous_format
+
+
+def fake_dataset(device, augmentation):
+    """32 images of 32 pixels in three colours."""
+    images = torch.empty(32, 32, 32, 3, dtype=torch.uint8, device=device)
+    split = LabelledImages(images, torch.empty(32, dtype=torch.int64, device=device))
+    of_channels = torch.empty(3, device=device)
+    return Dataset("toy", split, split, 4, of_channels, of_channels, augmentation)
+
+
+def fake_batch(device):
+    return (torch.empty(size, dtype=torch.int64, device=device) for size in ((8,), (8, 5)))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("augmentation", [Augmentation(4, flip=True), Augmentation(flip=True, crop_areas=(0.5, 1))])
+def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_cuda):
+    """A training step, one of Gem-Miner's search, a batch of a position and an evaluation's predictions."""
+    blueprint, dataset = Blueprint(arch, "toy", classes=4, channels=3), fake_dataset(fake_cuda, augmentation)
+    trainees = Trainees(blueprint, dataset, RECIPE, Speed("bf16"))
+    initial = blueprint.initialize(0)
+    norms = {name: initial[name] for name in blueprint.norms}
+    tally, alpha = Tally(fake_cuda), torch.empty((), device=fake_cuda)
+    for trainee in (
+        trainees.subnetwork(initial, blueprint.dense_masks(), norms),
+        trainees.miner(initial, 1, RECIPE, penalty_weight=1e-4),
+    ):
+        rate_tensor(trainee.optimizer, fake_cuda)
+        assert all(mask.device == fake_cuda for mask in trainee.masks.values())
+        trainee.network.train()
+        for _ in range(2):
+            tally.add(*trainee.step(*fake_batch(fake_cuda), alpha), 8)
+    meter = PositionMeter(blueprint.build(initial, {}, fake_cuda), dataset, batch_size=8)
+    with meter.statistics.gathering():
+        tally.add(*meter.gather(*fake_batch(fake_cuda)), 8)
+    tally.add_outputs(meter.predict(dataset.train.images.permute(0, 3, 1, 2).float()), dataset.train.labels)
+    with pytest.raises(DataDependentOutputException):
+        tally.evaluation()  # where it is read, once an epoch
 
 
 def test_a_failing_compilation_says_what_to_do():
