@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Usage: bash script/measure_gpu.sh [FOLDER]      default: runs/benchmarks/gpu
 # All that only a GPU can show, by one command: the tests of the CUDA path, every network of the paper part by part at 32
-# and 64 pixels with the cost of --deterministic, positions of error barriers, several trainings at once, and bf16 with
-# everything else in pairs against the readable float32 step. Each part keeps its log, and a part that fails stops no
-# other.
+# and 64 pixels with the cost of --deterministic, positions of error barriers, several trainings at once with and without
+# NVIDIA's multi-process service, and bf16 with everything else in pairs against the readable float32 step. Each part
+# keeps its log, and a part that fails stops no other.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up pytest
 
@@ -24,5 +24,9 @@ part steps_32 "$PYTHON" benchmark.py --size 32 --out "$FOLDER/steps_32.csv"
 part steps_64 "$PYTHON" benchmark.py --size 64 --out "$FOLDER/steps_64.csv"
 part positions "$PYTHON" benchmark.py --positions --out "$FOLDER/positions.csv"
 part sharing "$PYTHON" benchmark.py --share 1 2 4 8 --out "$FOLDER/sharing.csv"
+if command -v nvidia-cuda-mps-control >/dev/null; then
+    part sharing_with_mps bash script/with_mps.sh \
+        "$PYTHON" benchmark.py --share 1 2 4 8 --out "$FOLDER/sharing_with_mps.csv"
+fi
 part precision bash script/compare_precision.sh
 exit $STATUS

@@ -185,6 +185,23 @@ def test_commands_over_gpus(tmp_path):
     assert logs[4] == "quote ' 2\n"
 
 
+def test_the_multi_process_service_lasts_as_long_as_the_command(tmp_path):
+    """Its control program is one that notes what it is told."""
+    log, control = tmp_path / "told", tmp_path / "nvidia-cuda-mps-control"
+    control.write_text(f'#!/bin/bash\n(echo "$CUDA_MPS_PIPE_DIRECTORY" "$@"; [ $# -gt 0 ] || cat) >> {log}\n')
+    control.chmod(0o755)
+    script, path = PROJECT / "script" / "with_mps.sh", f"{tmp_path}:{os.environ['PATH']}"
+    result = command("bash", script, "bash", "-c", f"echo $CUDA_MPS_PIPE_DIRECTORY works >> {log}; exit 3", PATH=path)
+    assert result.returncode == 3
+    told = log.read_text().splitlines()
+    folder = told[0].split()[0]
+    assert told == [f"{folder} -d", f"{folder} works", folder, "quit"]
+    assert not Path(folder).exists()
+    if not shutil.which(control.name):
+        without = command("bash", script, "true")
+        assert (without.returncode, "there is no nvidia-cuda-mps-control" in without.stderr) == (2, True)
+
+
 @pytest.mark.slow
 def test_a_killed_worker_blocks_nothing(tmp_path):
     """kill -9 while it prunes: a worker that waits for the level goes on with it, and the networks are those of an
