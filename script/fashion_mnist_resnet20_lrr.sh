@@ -4,5 +4,5 @@
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset fashion_mnist --arch resnet20 --method lrr --lr 0.1 \
-    --levels 15 --final-levels 5 10 15 --final-epochs 30 \
-    --start dense subnetwork signs mask --seed 1 --final-seeds 2 "$@"
+    --levels 15 --final-levels 3 5 7 9 11 13 15 --final-epochs 100 \
+    --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"

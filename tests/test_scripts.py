@@ -104,8 +104,9 @@ def test_every_launcher_is_there_and_in_the_readme():
     others = {f"cifar100_{a}_{m}.sh" for a in ("vgg11_bn", "resnet32") for m in ("lrr", "aws")}
     others |= {"cifar100_resnet32_gm.sh", "cifar100_resnet50_imp.sh", "cifar100_resnet50_wr.sh"}
     digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
-    assert set(LAUNCHERS) == small | others | digits
-    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
+    fashion = {f"fashion_mnist_resnet20_{method}.sh" for method in ("lrr", "aws")}
+    assert set(LAUNCHERS) == small | others | fashion | digits
+    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
 
 
 @pytest.mark.slow
