@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Usage: bash script/slurm.sh FIGURE_SCRIPT [its flags] [-- flags of sbatch]
 #   e.g. bash script/slurm.sh script/paper/figure3.sh -- --gres=gpu:1 --cpus-per-task=4 --time=24:00:00
-# Submits what the figure lacks as job arrays, a training each, and behind them a job that measures the error barriers
-# and draws the figure. A task that is killed or requeued goes on where it was; what was still missing when everything
-# has ended is submitted by the same command again. The project's folder has to be the same on every node, on a file
-# system with locks (flock), so that two tasks never train the same network.
+# Submits what the figure lacks as job arrays, whose tasks train a run's levels or the final trainings at one of them, and
+# behind them a job that measures the error barriers and draws the figure. A task that is killed or requeued goes on where
+# it was; what was still missing when everything has ended is submitted by the same command again. The project's folder
+# has to be the same on every node, on a file system with locks (flock), so that two tasks never train the same network.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 [ $# -gt 0 ] && [ -f "$1" ] || fail "name a figure's script, for example script/paper/figure3.sh"
@@ -54,4 +54,4 @@ after=$(IFS=: && echo "${JOBS[*]}")
 wrapped "exec $(printf '%q ' bash "$FIGURE" "${OWN_FLAGS[@]}" --finish)" >"$FOLDER/finish.sh"
 last=$(submit ${after:+--dependency=afterany:$after} --job-name="${NAME}_finish" --output="$FOLDER/finish.log" "$@" \
     "$FOLDER/finish.sh")
-echo "submitted $TOTAL trainings (jobs ${JOBS[*]:-none}), then the figure (job $last); logs: $FOLDER"
+echo "submitted $TOTAL commands (jobs ${JOBS[*]:-none}), then the figure (job $last); logs: $FOLDER"

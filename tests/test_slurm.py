@@ -87,13 +87,13 @@ def cluster(tmp_path):
 
 
 def test_a_killed_and_requeued_task_goes_on(project, cluster):  # noqa: F811
-    """Ten trainings of a small figure as arrays of three tasks; the task that prunes is killed in a level, and
+    """What a small figure lacks, as arrays of three tasks; the task that prunes is killed in a level, and
     requeued; then the figure is drawn by the last job."""
     submit = ("bash", "script/slurm.sh", "script/paper/figure3.sh", "--seeds", "1", "--levels", "10", "--", "-c", "1")
     small = {"SCALE": "small", "FLAGS": FLAGS, **cluster}
     result = command(*submit, cwd=project, **small)
     assert result.returncode == 0, result.stderr
-    assert "submitted 10 trainings" in result.stdout, result.stdout
+    assert "submitted 7 commands" in result.stdout, result.stdout
     first_job = result.stdout.split("(jobs ")[1].split()[0]
     runs = project / "runs" / "small"
     level = runs / "digits_resnet20_lrr_seed1" / "level_01"
@@ -108,4 +108,4 @@ def test_a_killed_and_requeued_task_goes_on(project, cluster):  # noqa: F811
     assert (logs / f"{first_job}_1.log").read_text().count("stages are finished") == 2  # it was started twice
     assert "missing" not in (logs / "finish.log").read_text()
     again = command(*submit, cwd=project, **small)
-    assert "submitted 0 trainings (jobs none)" in again.stdout
+    assert "submitted 0 commands (jobs none)" in again.stdout

@@ -1,6 +1,7 @@
 """What a figure needs: runs with their final trainings, and the barriers between those. What of it is there already,
 and the commands that make the rest."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,24 +145,27 @@ def commands_of_runs(runs: Sequence[PlannedRun]) -> list[tuple[str, ...]]:
 
 
 def commands_of_stages(runs: Sequence[PlannedRun]) -> list[tuple[str, ...]]:
-    """The flags of main.py for workers side by side: one command a pruning run and one a final training.
+    """The flags of main.py for workers side by side: one command for the levels of a run, and one for the final
+    trainings at a level, which are alike enough for a process to compile its step once.
 
     The pruning runs come first, then what needs no level, then the lower levels before the higher ones, so that few
     workers wait for a level. A worker that does wait takes over when the one that was training the level is gone.
     """
-    prunings, finals = [], []
-    for run in runs:
+    prunings: list[tuple[str, ...]] = []
+    finals_of: dict[tuple[int, int], list[FinalTraining]] = defaultdict(list)  # level and run
+    for index, run in enumerate(runs):
         missing = [level for level in run.level_epochs if not run.has(level_name(level))]
         if run.separate_levels:
             prunings += [(*run.flags, "--levels", str(level), "--final-levels", str(level)) for level in missing]
         elif missing:
             prunings.append(run.flags)
-        finals += [(run, final) for final in (*run.finals, *run.partners) if not run.has(final.stage)]
-    finals.sort(key=lambda planned: planned[1].level or 0)
-    return [
-        *((*flags, "--start") for flags in prunings),
-        *((*run.flags, *flags) for run, final in finals for flags in flags_of([final])),
-    ]
+        for final in (*run.finals, *run.partners):
+            if not run.has(final.stage):
+                finals_of[final.level or 0, index].append(final)
+    commands = [(*flags, "--start") for flags in prunings]
+    for (_, index), finals in sorted(finals_of.items(), key=lambda item: item[0]):
+        commands += [(*runs[index].flags, *flags) for flags in flags_of(finals)]
+    return commands
 
 
 def commands_of_barriers(barriers: Sequence[PlannedBarrier]) -> list[tuple[str, ...]]:
