@@ -42,6 +42,7 @@ METHOD_COLORS = {
 }
 START_LINES = {"subnetwork": "-", "rewound": "-.", "signs": "--", "mask": (0, (1, 1))}
 OTHER_LINE = (0, (5, 1, 1, 1, 1, 1))
+PANEL_WIDTH, PANEL_HEIGHT, TITLE_HEIGHT, LEGEND_LINE_HEIGHT = 5.5, 3.6, 0.4, 0.19  # inches
 
 
 def style_of(method: str, start: str) -> tuple[str, str | tuple]:
@@ -156,24 +157,29 @@ def path_figure(title: str, ends: tuple[str, str], curves: Sequence[Curve]) -> F
 
 
 def panel_figure(title: str, rows: Mapping[str, Sequence[Panel | CategoryPanel]]) -> Figure:
-    """A row of panels for every name, each column with its legend underneath."""
+    """A row of panels for every name; under each column its legend, or in it where categories have long names there."""
     columns = max(map(len, rows.values()))
-    size = (5.5 * columns, 0.8 + 3.9 * len(rows))
-    figure, all_axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
-    for row_axes, (name, panels) in zip(all_axes, rows.items(), strict=True):
+    figure, all_axes = plt.subplots(len(rows) + 1, columns, squeeze=False, layout="constrained")
+    for row_axes, (name, panels) in zip(all_axes, rows.items(), strict=False):
         for axes, panel in zip(row_axes, panels, strict=False):
             panel.draw(axes)
         if name:
             row_axes[0].set_ylabel(f"{name}\n{row_axes[0].get_ylabel()}")
-    for column, column_axes in enumerate(all_axes.T):
+    legend_lines = 0
+    for column, (*column_axes, below) in enumerate(all_axes.T):
+        below.axis("off")
         handles = {}  # of all rows: a curve may be missing from the last
         for axes in column_axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        # Under the axis, or in it where categories have long names there.
         inside = any(isinstance(panels[column], CategoryPanel) for panels in rows.values() if column < len(panels))
-        place = {"loc": "best"} if inside else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-        if handles:
-            column_axes[-1].legend(handles.values(), handles, fontsize=8, frameon=False, **place)
+        if inside:
+            column_axes[-1].legend(handles.values(), handles, fontsize=8, frameon=False, loc="best")
+        elif handles:
+            below.legend(handles.values(), handles, fontsize=8, frameon=False, loc="upper center", borderaxespad=0)
+            legend_lines = max(legend_lines, len(handles))
+    heights = [PANEL_HEIGHT] * len(rows) + [max(LEGEND_LINE_HEIGHT * legend_lines, 0.01)]
+    all_axes[0, 0].get_gridspec().set_height_ratios(heights)
+    figure.set_size_inches(PANEL_WIDTH * columns, sum(heights) + TITLE_HEIGHT)
     figure.suptitle(title, fontsize=11)
     return figure
 

@@ -20,6 +20,7 @@ PAPER_COLUMNS = (
 )  # fmt: skip
 PART_COLUMNS = ("Model", "Method", "start", "mask", "signs", "magnitudes", "ψ", "Top-1 Acc. (%)", "n")
 BARRIER_TABLE_COLUMNS = ("Model", "kind", "networks", "error barrier (percentage points)", "n")
+MOST_CURVES = 8  # in one panel
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ def figure_rows(
     rows = {}
     for network in dict.fromkeys(accuracy.network for accuracy in accuracies):
         own = [comparison for comparison in comparisons if comparison.network == network]
-        accuracy = accuracy_panel([accuracy for accuracy in accuracies if accuracy.network == network])
-        rows[" ".join(network)] = [accuracy, *barrier_panels(own, kinds)]
+        panels = accuracy_panels([accuracy for accuracy in accuracies if accuracy.network == network])
+        rows[" ".join(network)] = [*panels, *barrier_panels(own, kinds)]
     return rows
 
 
@@ -187,23 +188,27 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], kinds: Sequence[st
     return [Panel(kind, "α", "test error (%)", curves[kind]) for kind in kinds]
 
 
-def accuracy_panel(accuracies: Sequence[PlannedAccuracy]) -> Panel | CategoryPanel:
-    """Accuracy over the remaining ratio; of a single level, by start."""
+def accuracy_panels(accuracies: Sequence[PlannedAccuracy]) -> list[Panel | CategoryPanel]:
+    """Accuracy over the remaining ratio, in one panel or, of many curves, one a start; of a single level, by start."""
     dense = [value for accuracy in accuracies if accuracy.level is None for value in accuracy.accuracies]
     level_line = (f"dense {STARTS['dense'].formula}", dense) if dense else None
     if len({accuracy.level for accuracy in accuracies} - {None}) == 1:
-        return start_panel(accuracies, level_line)
+        return [start_panel(accuracies, level_line)]
     points: dict[tuple[str, str], list[PlannedAccuracy]] = {}
     for accuracy in accuracies:
         if accuracy.level is not None:
             points.setdefault((accuracy.method, accuracy.start), []).append(accuracy)
-    curves = []
+    curves: dict[str, list[Curve]] = {}
     for (method, start), line in points.items():
         line = sorted(line, key=lambda accuracy: accuracy.level)
         xs = [accuracy.remaining_ratio for accuracy in line]
         label = f"{METHOD_NAMES[method]} {start} {line[0].label}"
-        curves.append(Curve(label, xs, [accuracy.accuracies for accuracy in line], style_of(method, start)))
-    return Panel("test accuracy", "remaining ratio", "test accuracy (%)", curves, level_line, shrinking=True)
+        curve = Curve(label, xs, [accuracy.accuracies for accuracy in line], style_of(method, start))
+        curves.setdefault(f"test accuracy, {start}" if len(points) > MOST_CURVES else "test accuracy", []).append(curve)
+    return [
+        Panel(title, "remaining ratio", "test accuracy (%)", own, level_line, shrinking=True)
+        for title, own in (curves or {"test accuracy": []}).items()
+    ]
 
 
 def start_panel(accuracies: Sequence[PlannedAccuracy], level_line: tuple[str, Sequence[float]] | None) -> CategoryPanel:
