@@ -27,6 +27,7 @@ from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import Speed, choose_speed
 from utils.figures import heat_map, panel_figure, save_figure
+from utils.flags import HelpFormatter
 from utils.measured_path import (
     PathMeasurement,
     TrainedNetwork,
@@ -52,7 +53,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="calculate_error_barrier.py",
         description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.error = partial(refuse, parser)
     what = parser.add_argument_group("what to compare")
@@ -183,7 +184,7 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter
     return make_meter(network.blueprint, place, settings["batch_size"], args.augment, args.speed)
 
 
-@lru_cache(maxsize=1)  # many paths share one; the next kind of network needs its memory
+@lru_cache(maxsize=1)  # one for many paths
 def make_meter(blueprint: Blueprint, place: tuple, batch_size: int, augment: bool, speed: Speed) -> PositionMeter:
     dataset, _ = load_described(*place)
     network = blueprint.build(blueprint.initialize(0), {}, dataset.mean.device)
@@ -194,10 +195,9 @@ def compare_networks(args: argparse.Namespace) -> None:
     """Every pair; for more than two networks also the matrix of their barriers."""
     networks = tell_apart([read_network(path) for path in args.networks])
     check_comparable(networks)
-    measurement = prepare(args, networks[0])
-    heights = {pair: measure_path(*pair, measurement)["barrier"] for pair in combinations(networks, 2)}
+    heights = {pair: measure_path(*pair, prepare(args, pair[0]))["barrier"] for pair in combinations(networks, 2)}
     if len(networks) > 2:
-        save_matrix(networks, heights, measurement.folder)
+        save_matrix(networks, heights, prepare(args, networks[0]).folder)
 
 
 def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path) -> None:

@@ -34,6 +34,7 @@ from utils.checkpoint import CheckpointError, plain_state
 from utils.devices import choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import PRECISIONS, choose_speed
+from utils.flags import HelpFormatter
 from utils.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.optimization import constant_rate, cosine_rate, decayed_rate
 from utils.plan import PlannedRun
@@ -80,9 +81,7 @@ REWINDING_POINT_FILE = "rewinding_point.pt"  # in level_00
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="main.py", description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="main.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter)
     parser.error = partial(refuse, parser)
     add_run_flags(parser)
     add_pruning_flags(parser)

@@ -5,38 +5,68 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from models import build_network
 from utils.blueprint import Blueprint
 from utils.fast_path import Graphed
 
 
+class Recording(TorchDispatchMode):
+    """Notes every operation that makes or changes a tensor, with the very tensors it was given, as a capture does."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        options = options or {}
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        outputs = operation(*arguments, **options)
+        given = {memory_of(tensor) for tensor in tensors_of((arguments, options))}
+        # Views of what was given are there already.
+        made = [tensor if memory_of(tensor) not in given else None for tensor in tensors_of(outputs)]
+        if operation._schema.is_mutable or any(tensor is not None for tensor in made):
+            self.operations.append((operation, arguments, options, made))
+        return outputs
+
+
+def tensors_of(nested) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, torch.Tensor)]
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 class ReplayedGraph:
-    """In the place of a CUDA graph: replaying runs the step again on the captured tensors."""
+    """In the place of a CUDA graph: the recorded operations again, on the same tensors. What Python decided between
+    them, and any number that it put in, stays as it was at the capture."""
 
-    graphed: Graphed
+    operations: list
 
+    @torch.no_grad()
     def replay(self):
-        new = self.graphed.function(*self.graphed.inputs)
-        if isinstance(new, torch.Tensor):
-            self.graphed.outputs.copy_(new)
-        else:
-            for kept, tensor in zip(self.graphed.outputs, new, strict=True):
-                kept.copy_(tensor)
+        for operation, arguments, options, made in self.operations:
+            for kept, new in zip(made, tensors_of(operation(*arguments, **options)), strict=True):
+                if kept is not None:
+                    kept.detach().copy_(new)
 
 
 @pytest.fixture
 def replayed_graphs(monkeypatch):
-    """Graphed on the CPU: a capture runs the step and takes back what it did; returns the graphs that were made."""
+    """Graphed on the CPU: a capture records the step and takes back what it did; returns the graphs that were made."""
     graphs = []
 
     @contextmanager
     def capture(graph, capture_error_mode):
         (graphed,) = [made for made in captured if made.graph is None]
-        graph.graphed = graphed
-        graphs.append(graph)
-        with graphed.keeping():
+        with graphed.keeping(), Recording() as recording:
             yield
+        graph.operations = recording.operations
+        graphs.append(graph)
 
     captured, original = [], Graphed._capture
 

@@ -212,6 +212,21 @@ def test_three_networks_are_a_matrix(runs, tmp_path, monkeypatch, capsys):
             assert barriers[row][column] == (0 if row == column else heights[pair])
 
 
+def test_a_pair_is_measured_alike_alone_and_in_a_matrix(runs, tmp_path, monkeypatch, capsys):
+    """Statistics are gathered in batches of the pair's first network, whatever the matrix begins with."""
+    networks = []
+    for name, start, batch_size in (("a", "signs", 32), ("b", "signs", 10), ("c", "subnetwork", 10)):
+        content = torch.load(final(runs, f"level_02_{start}_seed2") / "network.pt", weights_only=True)
+        networks.append(tmp_path / f"{name}.pt")
+        torch.save(content | {"settings": content["settings"] | {"batch_size": batch_size}}, networks[-1])
+    for folder, compared in (("matrix", networks), ("alone", networks[1:])):
+        flags = (*compared, "--points", "2", "--out", tmp_path / folder, "--epsilon", "1")
+        assert run_program(monkeypatch, capsys, *flags)[0] == 0
+    positions = {(tmp_path / folder / "b--c" / "positions.csv").read_text() for folder in ("matrix", "alone")}
+    assert len(positions) == 1
+    assert positions != {(tmp_path / "matrix" / "a--c" / "positions.csv").read_text()}
+
+
 def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path):
     """The paper's four comparisons from run folders alone; a second run measures nothing anew."""
     folder = shutil.copytree(runs, tmp_path / "runs")

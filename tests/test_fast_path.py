@@ -268,7 +268,7 @@ def test_a_failing_compilation_says_what_to_do():
         return images.sum(), images
 
     step = explaining(accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2))
-    with pytest.raises(TrainingError, match=r"torch\.compile failed .* give --no-compile"):
+    with pytest.raises(TrainingError, match=r"torch\.compile failed .* do without \(--no-compile"):
         step(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
 
 
@@ -276,13 +276,13 @@ def test_a_failing_capture_says_what_to_do(replayed_graphs):
     def function(images):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* give --no-cuda-graph"):
+    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
         Graphed(function, batch_size=2)(torch.ones(2, 2))
 
 
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
-    with pytest.raises(TrainingError, match="does not give what its step gives: give --no-cuda-graph"):
+    with pytest.raises(TrainingError, match=r"does not give what its step gives: do without \(--no-cuda-graph"):
         train(make_trainee(Speed(cuda_graph=True)))
 
 

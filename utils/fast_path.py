@@ -2,7 +2,7 @@
 
 None of it knows the method: ``make_train_step`` tells that. A whole step, from the images' indices to the masks after
 the optimizer, is one CUDA graph: small networks otherwise wait for the host, which launches some hundreds of kernels a
-step. Evaluations and error barriers are compiled and captured by the same functions, and float32 always.
+step. Evaluations are captured, and error barriers captured and compiled, by the same functions; float32 always.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.devices import DeviceError
-from utils.optimization import momenta, set_momenta
+from utils.optimization import momenta, rate_tensor, set_momenta
 from utils.training import ForwardPass, TrainingError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -79,32 +79,24 @@ def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, ba
     """The forward pass in the chosen precision, compiled if so chosen (α is a tensor, and no constant there)."""
     if speed.precision == "bf16":
         forward_pass = _autocast(forward_pass, device)
-    return compiled(forward_pass, batch_size) if speed.compile else forward_pass
+    return compiled(forward_pass, speed, batch_size)
 
 
-def compiled(function: Callable[..., Outputs], batch_size: int) -> Callable[..., Outputs]:
-    """The function compiled for batches of ``batch_size`` to one graph, or an error that says why not; smaller batches,
-    at the end of an epoch, take it as it is."""
+def compiled(function: Callable[..., Outputs], speed: Speed, batch_size: int) -> Callable[..., Outputs]:
+    """The function, where ``speed`` has it compiled, for batches of ``batch_size``: to one graph, or an error that says
+    why not. Smaller batches, at the end of an epoch, take it as it is."""
+    if not speed.compile:
+        return function
     import torch._dynamo  # takes a second, and is not needed otherwise
 
     # Every network that a process makes counts as another version of this one function.
     torch._dynamo.config.recompile_limit = MOST_NETWORKS
-    if torch.are_deterministic_algorithms_enabled():
-        _choose_no_code_by_its_speed()
     whole_batch = torch.compile(function, fullgraph=True, dynamic=False)
 
     def compiled_function(*arguments: Tensor) -> Outputs:
         return (whole_batch if len(arguments[0]) == batch_size else function)(*arguments)
 
     return compiled_function
-
-
-def _choose_no_code_by_its_speed() -> None:
-    """The compiler, too, is to make the same choices every time; older versions cannot be told."""
-    import torch._inductor.config as inductor
-
-    if hasattr(inductor, "deterministic"):
-        inductor.deterministic = True
 
 
 def explaining(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
@@ -117,7 +109,7 @@ def explaining(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
             if not type(error).__module__.startswith(COMPILERS):
                 raise
             reason = " ".join(str(error).split()[:40])
-            raise TrainingError(f"torch.compile failed ({reason} ..): give --no-compile") from error
+            raise TrainingError(f"torch.compile failed ({reason} ..): do without (--no-compile)") from error
 
     return explained
 
@@ -177,7 +169,9 @@ class Graphed:
                 raise
             except RuntimeError as error:
                 reason = " ".join(str(error).split()[:40])
-                raise TrainingError(f"no CUDA graph could be made ({reason} ..): give --no-cuda-graph") from error
+                raise TrainingError(
+                    f"no CUDA graph could be made ({reason} ..): do without (--no-cuda-graph)"
+                ) from error
         for kept, given in zip(self.inputs, arguments, strict=True):
             kept.copy_(given)
         self.graph.replay()
@@ -207,16 +201,32 @@ class Graphed:
             _first(self.outputs).zero_()
             self.graph.replay()
             found = _first(self.outputs).float().clone()
+        torch.cuda.empty_cache()  # what the function itself took: from here on it is replayed
         if expected.isfinite().all() and not (found - expected).norm() <= REPLAY_TOLERANCE * expected.norm():
-            raise TrainingError("a CUDA graph does not give what its step gives: give --no-cuda-graph")
+            raise TrainingError("a CUDA graph does not give what its step gives: do without (--no-cuda-graph)")
 
 
 def _first(outputs: Outputs) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-def graphed_step(step: DrawnStep, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> DrawnStep:
-    """The whole step as one graph; the optimizer's learning rate has to be a tensor."""
+def captured(
+    function: Callable[..., Outputs],
+    speed: Speed,
+    batch_size: int,
+    keeping: Callable[[], AbstractContextManager] = nullcontext,
+) -> Callable[..., Outputs]:
+    """The function as one CUDA graph, where ``speed`` has it so."""
+    return Graphed(function, batch_size, keeping) if speed.cuda_graph else function
+
+
+def captured_step(
+    step: DrawnStep, speed: Speed, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
+) -> DrawnStep:
+    """The whole step as one CUDA graph, where ``speed`` has it so."""
+    if not speed.cuda_graph:
+        return step
+    rate_tensor(optimizer, next(network.parameters()).device)
 
     @contextmanager
     def keeping() -> Iterator[None]:
@@ -225,7 +235,7 @@ def graphed_step(step: DrawnStep, network: nn.Module, optimizer: torch.optim.Opt
         # Gradients that are there would be read from outside the graph's own memory.
         optimizer.zero_grad(set_to_none=True)
 
-    return Graphed(step, batch_size, keeping)
+    return captured(step, speed, batch_size, keeping)
 
 
 @contextmanager

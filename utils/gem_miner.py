@@ -105,7 +105,7 @@ class GemMiner(nn.Module):
 
     def masks(self) -> Masks:
         """q by name, on the CPU: True where a weight is not frozen out. At the search's end, the mask."""
-        return {name: active.cpu() for name, active in zip(self.scored, self._active(), strict=True)}
+        return {name: active.to("cpu", copy=True) for name, active in zip(self.scored, self._active(), strict=True)}
 
     @torch.no_grad()
     def clip_scores(self) -> None:

@@ -11,7 +11,7 @@ from data.augmentation import Augmentation
 from data.batches import EVALUATION_BATCH_SIZE, draw_epoch, evaluation_batches, make_batch, training_batches
 from data.dataset import Dataset
 from utils.batch_statistics import SummedStatistics
-from utils.fast_path import Graphed, Speed, choose_layout, compiled, explaining
+from utils.fast_path import Speed, captured, choose_layout, compiled, explaining
 from utils.mode_connectivity import pass_with_own_statistics
 from utils.seeding import derive_seed
 from utils.training import Evaluation, Tally, count_correct, evaluate
@@ -29,17 +29,15 @@ class PositionMeter:
     ):
         speed = speed or Speed()
         device = dataset.mean.device
-        self.layout = choose_layout(network, speed, device)
-        self.network = network.to(device, memory_format=self.layout)
+        self.network = network.to(device, memory_format=choose_layout(network, speed, device))
         self.dataset, self.batch_size, self.augment, self.speed = dataset, batch_size, augment, speed
         # The same images in the same order at every position, so that positions differ in nothing but α; a random
         # order, because the statistics of a batch from a set that is sorted by class are those of a class.
         self.seen = dataset if augment else replace(dataset, augmentation=Augmentation())
         self.order_seed = derive_seed(0, "error barrier")
         self.statistics = SummedStatistics(self.network)
-        self.gather = self._gathering_batch()
-        predict = self._forward(EVALUATION_BATCH_SIZE)
-        self.predict = Graphed(predict, EVALUATION_BATCH_SIZE) if speed.cuda_graph else predict
+        self.gather = _gathering(self.network, self.statistics, self.seen, batch_size, speed)
+        self.predict = captured(_forward(self.network, speed, EVALUATION_BATCH_SIZE), speed, EVALUATION_BATCH_SIZE)
 
     def measure(self, state: Mapping[str, Tensor]) -> tuple[Evaluation, Evaluation]:
         """On the training images, under each batch's statistics, and on the test images, under those of all batches:
@@ -67,22 +65,28 @@ class PositionMeter:
                 tally.add(*self.gather(chosen, drawn), len(chosen))
         return tally.evaluation()
 
-    def _forward(self, batch_size: int) -> Callable[[Tensor], Tensor]:
-        return explaining(compiled(self.network, batch_size)) if self.speed.compile else self.network
 
-    def _gathering_batch(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """``(chosen, drawn) -> (loss, correct)`` of a batch of training images, whose statistics are added."""
-        forward = self._forward(self.batch_size)
+def _forward(network: nn.Module, speed: Speed, batch_size: int) -> Callable[[Tensor], Tensor]:
+    forward = explaining(compiled(network, speed, batch_size))
+    layout = choose_layout(network, speed, next(network.parameters()).device)
+    return lambda images: forward(images.contiguous(memory_format=layout))
 
-        def gather(chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-            images, labels = make_batch(self.seen, chosen, drawn)
-            outputs = forward(images.contiguous(memory_format=self.layout))
-            self.statistics.add()
-            return F.cross_entropy(outputs, labels), count_correct(outputs, labels)
 
-        @contextmanager
-        def keeping() -> Iterator[None]:
-            yield
-            self.statistics.start()  # a capture comes with the first batch
+def _gathering(
+    network: nn.Module, statistics: SummedStatistics, seen: Dataset, batch_size: int, speed: Speed
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """``(chosen, drawn) -> (loss, correct)`` of a batch of training images, whose statistics are added."""
+    forward = _forward(network, speed, batch_size)
 
-        return Graphed(gather, self.batch_size, keeping) if self.speed.cuda_graph else gather
+    def gather(chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = make_batch(seen, chosen, drawn)
+        outputs = forward(images)
+        statistics.add()
+        return F.cross_entropy(outputs, labels), count_correct(outputs, labels)
+
+    @contextmanager
+    def keeping() -> Iterator[None]:
+        yield
+        statistics.start()  # a capture comes with the first batch
+
+    return captured(gather, speed, batch_size, keeping)

@@ -1,6 +1,7 @@
 """What a stage trains: a network with optimizer, masks and step, made once and filled for one stage after the other
 where the step is expensive to make."""
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +15,16 @@ from utils.blueprint import Blueprint
 from utils.fast_path import (
     CHANNELS_LAST,
     DrawnStep,
-    Graphed,
     Speed,
     accelerate,
+    captured,
+    captured_step,
     choose_layout,
     explaining,
-    graphed_step,
     in_tf32,
 )
 from utils.gem_miner import GemMiner, make_search_step
-from utils.optimization import rate_tensor, reset_momenta, sgd
+from utils.optimization import reset_momenta, sgd
 from utils.pruning import Masks, apply_masks
 from utils.training import Accelerate, TrainStep, make_train_step
 
@@ -43,7 +44,8 @@ class Recipe:
 @dataclass(frozen=True)
 class Trainee:
     """``step(chosen, drawn, alpha)`` trains on the batch that ``data.batches.draw_epoch`` drew; ``predict`` gives the
-    network's outputs for evaluations. ``masks`` and ``initial_norms`` (ψ_init for AWS, else none) are on its device."""
+    network's outputs for evaluations. ``masks`` (of a subnetwork; Gem-Miner has none) and ``initial_norms`` (ψ_init for
+    AWS, else none) are on its device."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -109,11 +111,14 @@ class Trainees:
             fill(self.trainee)
             reset_momenta(self.trainee.optimizer)
         else:
-            self.trainee = None  # its memory first: a job goes from one kind to the next and never back
+            self.kind = self.trainee = None  # its memory first: a job goes from one kind to the next and never back
+            gc.collect()
             self.kind, self.trainee = kind, make()
         return self.trainee
 
-    def _make_subnetwork(self, state, masks, initial_norms, trained) -> Trainee:
+    def _make_subnetwork(
+        self, state: Mapping[str, Tensor], masks: Masks, initial_norms: Mapping[str, Tensor], trained: frozenset[str]
+    ) -> Trainee:
         network = self._build(state, masks)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
@@ -124,7 +129,7 @@ class Trainees:
         step = make_train_step(network, optimizer, masks, initial_norms, self._accelerate(recipe))
         return self._trainee(network, optimizer, step, recipe, masks, initial_norms)
 
-    def _make_miner(self, state, seed, recipe, penalty_weight) -> Trainee:
+    def _make_miner(self, state: Mapping[str, Tensor], seed: int, recipe: Recipe, penalty_weight: float) -> Trainee:
         miner = GemMiner(self._build(state, {}), self.blueprint.scored, seed)
         optimizer = sgd(miner, recipe.lr, recipe.momentum, recipe.weight_decay)
         step = make_search_step(miner, optimizer, penalty_weight, self._accelerate(recipe))
@@ -137,15 +142,24 @@ class Trainees:
     def _accelerate(self, recipe: Recipe) -> Accelerate:
         return partial(accelerate, speed=self.speed, device=self.device, batch_size=recipe.batch_size)
 
-    def _trainee(self, network, optimizer, step, recipe, masks, initial_norms) -> Trainee:
+    def _trainee(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: TrainStep,
+        recipe: Recipe,
+        masks: Masks,
+        initial_norms: dict[str, Tensor],
+    ) -> Trainee:
         """With all of the fast path around the step that is chosen."""
-        speed = self.speed
-        step = in_tf32(drawn_step(step, self.dataset, choose_layout(network, speed, self.device)), speed)
-        step = explaining(step) if speed.compile else step
-        if speed.cuda_graph:
-            rate_tensor(optimizer, self.device)
-            step = graphed_step(step, network, optimizer, recipe.batch_size)
-        predict = Graphed(network, EVALUATION_BATCH_SIZE) if speed.cuda_graph else network
+        speed, layout = self.speed, choose_layout(network, self.speed, self.device)
+        step = in_tf32(drawn_step(step, self.dataset, layout), speed)
+        step = captured_step(explaining(step), speed, network, optimizer, recipe.batch_size)
+
+        def predict(images: Tensor) -> Tensor:
+            return network(images.contiguous(memory_format=layout))
+
+        predict = captured(predict, speed, EVALUATION_BATCH_SIZE)
         return Trainee(network, optimizer, step, masks, initial_norms, predict)
 
     def _lay_out(self, mask: Tensor, weight: Tensor) -> Tensor:
@@ -156,7 +170,9 @@ class Trainees:
 
 
 @torch.no_grad()
-def _fill_subnetwork(trainee: Trainee, state, masks, initial_norms) -> None:
+def _fill_subnetwork(
+    trainee: Trainee, state: Mapping[str, Tensor], masks: Masks, initial_norms: Mapping[str, Tensor]
+) -> None:
     trainee.network.load_state_dict(state)
     for kept, given in ((trainee.masks, masks), (trainee.initial_norms, initial_norms)):
         for name, tensor in given.items():
