@@ -10,6 +10,7 @@ channels-first, masks multiplied in the forward pass, α set layer by layer, and
 """
 
 import argparse
+import gc
 import os
 import platform
 import statistics
@@ -26,6 +27,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._inductor.utils import fresh_cache
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
@@ -37,13 +39,13 @@ from data.dataset import LabelledImages
 from models import ARCHITECTURES
 from utils.blueprint import Blueprint
 from utils.devices import DeviceError, choose_device, choose_kernels
-from utils.errors import exit_status, refuse
+from utils.errors import exit_status, one_line, refuse
 from utils.fast_path import Speed
 from utils.position import PositionMeter
 from utils.results import markdown_table
 from utils.run_folder import write_csv
 from utils.trainee import Recipe, Trainees
-from utils.training import evaluate
+from utils.training import TrainingError, evaluate
 
 PAPER_NETWORKS = ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")
 CLASSES = {32: 100, 64: 200}
@@ -55,12 +57,13 @@ BYTE_FLOORS = {
     ("shufflenet", 32): 0.21, ("efficientnet", 32): 0.13, ("efficientnet", 64): 0.95,
 }  # fmt: skip
 FLOORS_BANDWIDTH = 4.3e12
+FAILURES = (TrainingError, DeviceError, torch.OutOfMemoryError)  # of one arm, which stop no other
 FASTEST = {"cuda": "graph", "cpu": "layout"}  # of what is the default there
 DETERMINISTIC = "deterministic"
 RECIPE = Recipe(lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=128)
 COLUMNS = (
     *("network", "arm", "ms a step", "images a second", "times plain", "range", "n", "epoch s", "of byte floor"),
-    *("peak GB with start-up", "start-up s"),
+    *("peak GB with start-up", "start-up s", "start-up again s"),
 )
 
 
@@ -275,13 +278,14 @@ def make_arms(device: torch.device) -> dict[str, Callable[[Workload], PlainTrain
 
 @dataclass
 class Measurement:
-    """Of one arm. ``seconds``: of a round each; ``epoch_seconds`` with the evaluation of the test images."""
+    """Of one arm. ``start_up_seconds``: with nothing compiled before, and again with what PyTorch's cache then has;
+    ``seconds``: of a round each; ``epoch_seconds`` with the evaluation of the test images."""
 
     training: PlainTraining | OurTraining
-    start_up_seconds: float
+    start_up_seconds: tuple[float, float]
+    peak_bytes: int
     seconds: list[float]
     epoch_seconds: float = 0.0
-    peak_bytes: int = 0
 
 
 def synchronize(device: torch.device) -> None:
@@ -297,28 +301,16 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Measurement]:
-    """Every arm is started and warmed up, then they take turns."""
+def measure_arms(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    """Every arm is started and warmed up, then they take turns; one that cannot be started says why in its row."""
     device, cuda = workload.device, workload.device.type == "cuda"
-    steps, warm_up = args.steps or (100 if cuda else 1), 50 if cuda else 1
-    measurements = {}
+    steps = args.steps or (100 if cuda else 1)
+    measurements, failures = {}, []
     for name, make in chosen_arms(make_arms(device), device, args.arms).items():
-        choose_kernels_of(name, device)
-        if cuda:
-            torch.cuda.reset_peak_memory_stats(device)
-        held = torch.cuda.memory_allocated(device) if cuda else 0
-
-        def start(make=make) -> None:
-            nonlocal training
-            training = make(workload)
-            training.run(1)
-
-        training = None
-        start_up = timed(start, device)
-        training.run(warm_up)
-        measurements[name] = Measurement(training, start_up, [])
-        if cuda:
-            measurements[name].peak_bytes = torch.cuda.max_memory_allocated(device) - held
+        try:
+            measurements[name] = start_arm(name, make, workload)
+        except FAILURES as error:
+            failures.append(failed_row(workload.arch, args, name, error))
     for _ in range(args.rounds):
         for name, measurement in measurements.items():
             choose_kernels_of(name, device)
@@ -328,7 +320,36 @@ def measure_arms(workload: Workload, args: argparse.Namespace) -> dict[str, Meas
         choose_kernels_of(name, device)
         evaluate_network(measurement.training, evaluated)  # libraries choose their kernels
         measurement.epoch_seconds = timed(partial(whole_epoch, measurement.training, evaluated), device)
-    return measurements
+    return rows_of(workload, measurements) + failures
+
+
+def start_arm(name: str, make: Callable[[Workload], PlainTraining | OurTraining], workload: Workload) -> Measurement:
+    device, cuda = workload.device, workload.device.type == "cuda"
+    choose_kernels_of(name, device)
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    held = torch.cuda.memory_reserved(device) if cuda else 0
+
+    def start() -> None:
+        nonlocal training
+        training = make(workload)
+        training.run(1)
+
+    training, start_ups = None, []
+    with fresh_cache():  # PyTorch's, of compiled code; what an earlier arm compiled is not to count
+        for _ in range(2):
+            training = None
+            torch._dynamo.reset()
+            start_ups.append(timed(start, device))
+        training.run(50 if cuda else 1)
+    peak = torch.cuda.max_memory_reserved(device) - held if cuda else 0
+    return Measurement(training, tuple(start_ups), peak, seconds=[])
+
+
+def failed_row(arch: str, args: argparse.Namespace, arm: str, error: Exception) -> dict:
+    return {"network": f"{arch} {args.size} px", "arm": arm, "failed": one_line(error)}
 
 
 def choose_kernels_of(arm: str, device: torch.device) -> None:
@@ -364,8 +385,11 @@ def bandwidth(device: torch.device) -> float:
     return 20 * 2 * len(source) / timed(lambda: [target.copy_(source) for _ in range(20)], device)
 
 
-def rows_of(workload: Workload, measurements: dict[str, Measurement], bytes_a_second: float | None) -> list[dict]:
+def rows_of(workload: Workload, measurements: dict[str, Measurement]) -> list[dict]:
+    if "plain" not in measurements:
+        return []  # there is nothing to compare with
     plain = measurements["plain"].seconds
+    bytes_a_second = bandwidth(workload.device) if workload.device.type == "cuda" else None
     rows = []
     for name, measurement in measurements.items():
         step = statistics.median(measurement.seconds)
@@ -385,7 +409,7 @@ def rows_of(workload: Workload, measurements: dict[str, Measurement], bytes_a_se
             f"{measurement.epoch_seconds:.3g}",
             f"{floor_of_step / step:.0%}" if floor and bytes_a_second else "",
             f"{measurement.peak_bytes / 1e9:.2f}" if measurement.peak_bytes else "",
-            f"{measurement.start_up_seconds:.1f}",
+            *(f"{seconds:.1f}" for seconds in measurement.start_up_seconds),
         )
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
@@ -402,10 +426,10 @@ def make_position_arms(device: torch.device) -> dict[str, Callable[[Workload], C
     if device.type == "cuda":
         speeds["graph"] = Speed(cuda_graph=True)
         speeds["compile, graph"] = Speed(compile=True, cuda_graph=True)
-    return {"bare passes": bare_passes} | {name: partial(position, speed=speed) for name, speed in speeds.items()}
+    return {"bare passes": bare_work} | {name: partial(position_work, speed=speed) for name, speed in speeds.items()}
 
 
-def bare_passes(workload: Workload) -> Callable[[], None]:
+def bare_work(workload: Workload) -> Callable[[], None]:
     """A training-mode pass over the training images, and one over the test images."""
     network, dataset = workload.network(), workload.dataset.to(workload.device)
 
@@ -421,22 +445,28 @@ def bare_passes(workload: Workload) -> Callable[[], None]:
     return passes
 
 
-def position(workload: Workload, speed: Speed) -> Callable[[], object]:
+def position_work(workload: Workload, speed: Speed) -> Callable[[], object]:
     dataset = workload.dataset.to(workload.device)
     meter = PositionMeter(workload.network(), dataset, RECIPE.batch_size, speed=speed)
     return partial(meter.measure, workload.blueprint.initialize(1))
 
 
-def measure_positions(workload: Workload, args: argparse.Namespace) -> list[dict]:
-    device, works, first, seconds = workload.device, {}, {}, {}
+def compare_positions(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    device, works, first, failures = workload.device, {}, {}, []
     for name, make in chosen_arms(make_position_arms(device), device, args.arms).items():
-        works[name] = make(workload)
-        first[name] = timed(works[name], device)
-        seconds[name] = []
+        torch._dynamo.reset()
+        with fresh_cache():
+            try:
+                work = make(workload)
+                first[name] = timed(work, device)
+                works[name] = work
+            except FAILURES as error:
+                failures.append(failed_row(workload.arch, args, name, error))
+    seconds = {name: [] for name in works}
     for _ in range(args.rounds):
         for name, work in works.items():
             seconds[name].append(timed(work, device))
-    return [position_row(workload, name, first[name], seconds) for name in works]
+    return [position_row(workload, name, first[name], seconds) for name in works] + failures
 
 
 def position_row(workload: Workload, arm: str, first: float, seconds: dict[str, list[float]]) -> dict:
@@ -477,35 +507,41 @@ def work_for_a_while(workload: Workload, seconds: float) -> None:
     print(RECIPE.batch_size * steps / (time.perf_counter() - started), flush=True)
 
 
-def share_device(arch: str, args: argparse.Namespace) -> list[dict]:
-    """Images a second of N processes at once, against those of one."""
-    rows, alone = [], None
+def share_device(arch: str, args: argparse.Namespace) -> Iterator[dict]:
+    """Images a second of N processes at once, against those of the first N."""
+    of_first = None
     for processes in args.share:
-        command = [sys.executable, __file__, arch, "--worker", "--device", args.device, "--size", str(args.size)]
-        command += ["--seconds", str(args.seconds)] + (["--images", str(args.images)] if args.images else [])
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        workers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
         try:
-            start_up = [float(worker.stdout.readline().split()[1]) for worker in workers]
-            for worker in workers:
-                worker.stdin.write("\n")
-                worker.stdin.flush()
-            speeds = [float(worker.communicate()[0]) for worker in workers]
-        except (IndexError, ValueError, BrokenPipeError) as error:
-            for worker in workers:
-                worker.kill()
-            raise DeviceError(f"one of {processes} trainings at once failed, see above: try fewer") from error
-        alone = alone or sum(speeds) / processes
-        rows.append(
-            {
-                "network": f"{arch} {args.size} px",
-                "trainings at once": processes,
-                "images a second, all": f"{sum(speeds):,.0f}",
-                f"times {args.share[0]}": f"{sum(speeds) / alone:.2f}",
-                "slowest start-up s": f"{max(start_up):.1f}",
-            }
-        )
-    return rows
+            start_ups, speeds = train_at_once(arch, processes, args)
+        except DeviceError as error:
+            yield failed_row(arch, args, f"{processes} at once", error)
+            return
+        of_first = of_first or sum(speeds)
+        yield {
+            "network": f"{arch} {args.size} px",
+            "arm": f"{processes} at once",
+            "images a second, all": f"{sum(speeds):,.0f}",
+            f"times {args.share[0]}": f"{sum(speeds) / of_first:.2f}",
+            "slowest start-up s": f"{max(start_ups):.1f}",
+        }
+
+
+def train_at_once(arch: str, processes: int, args: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Start-up seconds and images a second of each. Raises DeviceError where one fails."""
+    command = [sys.executable, __file__, arch, "--worker", "--device", args.device, "--size", str(args.size)]
+    command += ["--seconds", str(args.seconds)] + (["--images", str(args.images)] if args.images else [])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+    try:
+        start_ups = [float(worker.stdout.readline().split()[1]) for worker in workers]
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        return start_ups, [float(worker.communicate()[0]) for worker in workers]
+    except (IndexError, ValueError, BrokenPipeError) as error:
+        for worker in workers:
+            worker.kill()
+        raise DeviceError(f"one of {processes} trainings at once failed, see above: try fewer") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -515,31 +551,41 @@ def benchmark(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     cuda = device.type == "cuda"
     images = args.images or (EPOCH_IMAGES[args.size] if cuda else 512)
-    if args.share and not args.worker:
-        rows = [row for arch in args.arch for row in share_device(arch, args)]
-    else:
-        if cuda:
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once: what the deterministic arm needs
-            choose_kernels(deterministic=False)
+    if cuda:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once: what the deterministic arm needs
+        choose_kernels(deterministic=False)
+    if args.worker:
         dataset = random_dataset(args.size, images)
-        if args.worker:
-            work_for_a_while(Workload(args.arch[0], dataset, device, 0), args.seconds)
-            return
-        bytes_a_second = bandwidth(device) if cuda else None
-        rows = []
-        for arch in args.arch:
-            torch._dynamo.reset()  # what the network before has compiled
-            workload = Workload(arch, dataset, device, args.workers)
-            if args.positions:
-                rows += measure_positions(workload, args)
-            else:
-                rows += rows_of(workload, measure_arms(workload, args), bytes_a_second)
+        work_for_a_while(Workload(args.arch[0], dataset, device, 0), args.seconds)
+        return
+    chosen_arms(
+        make_position_arms(device) if args.positions else make_arms(device), device, args.arms
+    )  # or it says why
     name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}"
+    dataset = None if args.share else random_dataset(args.size, images)
+    rows = []
+    for arch in args.arch:
+        gc.collect()  # the network before, with its graphs and its loader's processes
+        try:
+            rows += measure(arch, dataset, device, args)
+        except FAILURES as error:
+            rows.append(failed_row(arch, args, "all", error))
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(args.out, [{"device": name, **row} for row in rows])
     print(f"{name}, torch {torch.__version__}, batch {RECIPE.batch_size}, an epoch of {images:,} training images")
-    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(args.out, [{"device": name, **row} for row in rows])
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    print(markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows]))
+    failed = sum("failed" in row for row in rows)
+    if failed:
+        raise DeviceError(f"{failed} of {len(rows)} measurements failed: the last column says why")
+
+
+def measure(arch: str, dataset: Dataset | None, device: torch.device, args: argparse.Namespace) -> list[dict]:
+    if args.share:
+        return list(share_device(arch, args))
+    workload = Workload(arch, dataset, device, args.workers)
+    return compare_positions(workload, args) if args.positions else measure_arms(workload, args)
 
 
 def main() -> int:

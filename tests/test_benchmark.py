@@ -8,6 +8,7 @@ import torch
 
 import benchmark
 from utils.fast_path import Speed
+from utils.training import TrainingError
 
 CPU = torch.device("cpu")
 
@@ -46,6 +47,27 @@ def test_the_arms_of_cuda_add_one_thing_each():
         Speed("tf32", channels_last=False), Speed("bf16"), Speed("bf16", compile=True),
         Speed("bf16", compile=True, cuda_graph=True), Speed("bf16", compile=True, cuda_graph=True),
     ]  # fmt: skip
+
+
+def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    """Its reason stands in the table and in the CSV, and the status tells of it."""
+
+    def fail(workload):
+        raise TrainingError("torch.compile failed")
+
+    arms = benchmark.make_arms(CPU)
+    monkeypatch.setattr(
+        benchmark, "make_arms", lambda device: {"plain": arms["plain"], "compile": fail, "layout": arms["layout"]}
+    )
+    flags = "resnet20 --images 128 --rounds 1 --workers 0 --device cpu --out".split()
+    status, out, err = run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "b.csv"))
+    assert status == 2
+    assert "1 of 3 measurements failed" in err
+    assert "torch.compile failed" in out
+    with (tmp_path / "b.csv").open() as file:
+        rows = {row["arm"]: row for row in csv.DictReader(file)}
+    assert float(rows["layout"]["times plain"]) > 0
+    assert rows["compile"]["failed"] == "torch.compile failed"
 
 
 def test_positions_are_measured_against_their_bare_passes(monkeypatch, capsys, tmp_path):
