@@ -2,8 +2,8 @@
 # Usage: bash script/compare_precision.sh [launcher [flags of main.py]]      default: digits_resnet20_aws
 # Whether the fast path trains as well as float32: five seeds of a launcher's recipe with five sign transfers each, once
 # with the readable step in float32 and once as FAST says (default: --precision bf16; on CUDA, compiled and graphed steps
-# come with it), and the differences between the two, pair by pair. SEEDS="1 2 3" for other ones. Interrupted, it goes
-# on where it was.
+# come with it, and alone with --precision fp32), and the differences between the two, pair by pair. SEEDS="1 2 3" for
+# other ones. Interrupted, it goes on where it was.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 

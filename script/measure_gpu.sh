@@ -2,8 +2,8 @@
 # Usage: bash script/measure_gpu.sh [FOLDER]      default: runs/benchmarks/gpu
 # All that only a GPU can show, by one command: the tests of the CUDA path, every network of the paper part by part at 32
 # and 64 pixels with the cost of --deterministic, positions of error barriers, several trainings at once with and without
-# NVIDIA's multi-process service, and bf16 with everything else in pairs against the readable float32 step. Each part
-# keeps its log, and a part that fails stops no other.
+# NVIDIA's multi-process service, and in pairs against the readable float32 step the whole fast path, in bf16 and in
+# float32. Each part keeps its log, and a part that fails stops no other.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up pytest
 
@@ -29,4 +29,5 @@ if command -v nvidia-cuda-mps-control >/dev/null; then
         "$PYTHON" benchmark.py --share 1 2 4 8 --out "$FOLDER/sharing_with_mps.csv"
 fi
 part precision bash script/compare_precision.sh
+FAST="--precision fp32" part compile bash script/compare_precision.sh
 exit $STATUS

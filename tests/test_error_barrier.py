@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import calculate_error_barrier
-from tests.commands import PROJECT, command, run_in_process
+from tests.commands import CUDA, PROJECT, command, run_in_process
 from utils import measured_path
 
 
@@ -307,3 +307,16 @@ def test_a_missing_data_set_is_one_line(runs, tmp_path, monkeypatch, capsys):
     torch.save(content | {"settings": content["settings"] | {"data": "other"}}, copy / "network.pt")
     _, _, err = run_program(monkeypatch, capsys, copy, copy)
     assert "was trained on other, and data holds 10 classes, 100 training and 360 test images" in err
+
+
+@CUDA
+def test_paths_on_cuda(runs, tmp_path, monkeypatch, capsys):
+    """The graphed passes find what the readable ones do, to a few images of 360 (another device rounds otherwise)."""
+    pair = final(runs, "level_02_signs_seed2"), final(runs, "level_02_subnetwork_seed2")
+    errors = []
+    for flags in ((), ("--device", "cuda", "--no-cuda-graph"), ("--device", "cuda"), ("--device", "cuda", "--compile")):
+        folder = tmp_path / str(len(errors))
+        assert run_program(monkeypatch, capsys, *pair, "--no-augment", "--points", "3", "--out", folder, *flags)[0] == 0
+        errors.append([row["test_error"] for row in summary_of(folder)["positions"]])
+    for found in errors[1:]:
+        assert found == pytest.approx(errors[0], abs=3.0)

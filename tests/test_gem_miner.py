@@ -7,7 +7,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, training_batches
-from tests.commands import assert_same_networks, networks, run_in_process
+from tests.commands import CUDA, assert_same_networks, networks, run_in_process
 from tests.toys import ToyNetwork, toy_dataset
 from utils.blueprint import Blueprint
 from utils.fast_path import Speed
@@ -205,7 +205,18 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
 def test_a_search_compiles_to_one_graph(no_code_generated):
     counters.clear()
     losses, _ = search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed(compile=True)), seed=1)
+    search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed("bf16", compile=True)), seed=1)
     expected, _ = search(Trainees(BLUEPRINT, DATASET, SEARCH, Speed()), seed=1)
     assert losses[:5] == pytest.approx(expected[:5], rel=1e-3)
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == 2  # float32 and bf16
     assert not counters["graph_break"]
+
+
+@CUDA
+def test_a_whole_job_on_cuda(tmp_path):
+    """Two searches with one captured step, and final trainings."""
+    run = run_in_process(tmp_path, *GM_JOB, "--device", "cuda", "--final-levels", "1", "2")
+    for name, content in networks(run).items():
+        assert name == "initialization" or all(
+            torch.equal(content["model"][weight] == 0, ~mask) for weight, mask in content["masks"].items()
+        )

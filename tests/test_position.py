@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from data import load_dataset
 from data.augmentation import Augmentation
@@ -91,6 +92,13 @@ def test_a_position_costs_one_pass_over_each_set(build):
     assert passed == [500, 500, 200, 500, 200]
 
 
+@pytest.fixture
+def small_evaluations(monkeypatch):
+    """Whole evaluation batches, which are compiled and captured, of the few images here."""
+    for module in ("data.batches", "utils.position"):
+        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 16)
+
+
 def two_positions(speed, arch="resnet20", device="cpu", augment=True):
     """Of two networks in turn, each measured twice by one meter: 44 images in batches of 16, the last one of 12."""
     blueprint, dataset = Blueprint(arch, "toy", 4, 1), toy_dataset(count=44, size=16, classes=4).to(device)
@@ -109,11 +117,9 @@ def assert_alike(measured, expected):
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "efficientnet"])
-def test_a_replayed_position_has_the_statistics_of_update_bn(arch, replayed_graphs, monkeypatch):
+def test_a_replayed_position_has_the_statistics_of_update_bn(arch, replayed_graphs, small_evaluations):
     """``update_bn`` is the reference, to rounding; nothing of one position is left in the next, nothing is dropped, and
     two graphs serve all."""
-    monkeypatch.setattr("data.batches.EVALUATION_BATCH_SIZE", 16)
-    monkeypatch.setattr("utils.position.EVALUATION_BATCH_SIZE", 16)
     expected, readable = two_positions(Speed(), arch)
     measured, meter = two_positions(GRAPH, arch)
     assert_alike(measured, expected)
@@ -124,13 +130,18 @@ def test_a_replayed_position_has_the_statistics_of_update_bn(arch, replayed_grap
     assert all(module.momentum == 0.1 for module in meter.network.modules() if hasattr(module, "momentum"))
 
 
-def test_a_compiled_position_is_the_readable_one_to_rounding(no_code_generated):
-    assert_alike(two_positions(Speed(compile=True))[0], two_positions(Speed())[0])
+@pytest.mark.parametrize("arch", ["resnet20", "efficientnet"])
+def test_a_compiled_position_is_the_readable_one_to_rounding(arch, small_evaluations, no_code_generated):
+    """Two graphs, of the two passes, serve every position."""
+    counters.clear()
+    assert_alike(two_positions(Speed(compile=True), arch)[0], two_positions(Speed(), arch)[0])
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
 
 
 @CUDA
 @pytest.mark.parametrize("speed", [GRAPH, Speed(compile=True, cuda_graph=True)])
-def test_a_position_on_cuda_is_the_readable_one_to_rounding(speed, full_float32, nothing_compiled):
+def test_a_position_on_cuda_is_the_readable_one_to_rounding(speed, small_evaluations, full_float32, nothing_compiled):
     expected, _ = two_positions(Speed(), device="cuda")
     for (training, test), (readable, reference) in zip(two_positions(speed, device="cuda")[0], expected, strict=True):
         assert training.loss == pytest.approx(readable.loss, rel=1e-3)
