@@ -531,7 +531,9 @@ def train_at_once(arch: str, processes: int, args: argparse.Namespace) -> tuple[
     command = [sys.executable, __file__, arch, "--worker", "--device", args.device, "--size", str(args.size)]
     command += ["--seconds", str(args.seconds)] + (["--images", str(args.images)] if args.images else [])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+    # The processor's threads are shared out, as in script/run_commands.sh.
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} | os.environ
+    workers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(processes)]
     try:
         start_ups = [float(worker.stdout.readline().split()[1]) for worker in workers]
         for worker in workers:
