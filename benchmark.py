@@ -5,8 +5,7 @@
     python benchmark.py mobilenetv2 --positions         # a position of an error barrier against its bare passes
 
 The arms alternate in one process, on random images; a ratio is the plain step's time over the arm's in the same round.
-"Plain" is how existing implementations train: worker processes with PIL transforms, float32 (TF32 on CUDA),
-channels-first, masks multiplied in the forward pass, α set layer by layer, and a wait for the device in every step.
+"Plain" is how existing implementations train (utils/plain_training.py).
 """
 
 import argparse
@@ -25,13 +24,8 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._inductor.utils import fresh_cache
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torchvision import transforms
-from torchvision.transforms.functional import to_pil_image
 
 from data import DATASETS, Dataset
 from data.batches import count_batches, draw_epoch, evaluation_batches, training_batches
@@ -41,6 +35,7 @@ from utils.blueprint import Blueprint
 from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, one_line, refuse
 from utils.fast_path import Speed
+from utils.plain_training import PlainTraining
 from utils.position import PositionMeter
 from utils.results import markdown_table
 from utils.run_folder import write_csv
@@ -135,96 +130,9 @@ def random_dataset(size: int, images: int) -> Dataset:
     return Dataset("random", split(images), test, CLASSES[size], mean, std, source.augmentation)
 
 
-class PilImages(TorchDataset):
-    """The plain arm's data: one image at a time through torchvision's transforms of PIL images."""
-
-    def __init__(self, dataset: Dataset):
-        self.split = dataset.train
-        size, augmentation = dataset.image_size, dataset.augmentation
-        if augmentation.crop_areas is None:
-            crop = transforms.RandomCrop(size, padding=augmentation.crop_padding)
-        else:
-            crop = transforms.RandomResizedCrop(size, scale=augmentation.crop_areas)
-        normalization = transforms.Normalize(dataset.mean.tolist(), dataset.std.tolist())
-        self.transform = transforms.Compose(
-            [crop, transforms.RandomHorizontalFlip(), transforms.ToTensor(), normalization]
-        )
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = to_pil_image(self.split.images[index].permute(2, 0, 1))
-        return self.transform(image), int(self.split.labels[index])
-
-
-class PlainTraining:
-    """Existing implementations' step. Layers carry mask and α, and multiply and interpolate in their forward pass."""
-
-    def __init__(self, workload: Workload):
-        torch.set_float32_matmul_precision("highest")
-        blueprint, masks, device = workload.blueprint, workload.masks(), workload.device
-        initial = blueprint.initialize(0)
-        self.network = blueprint.build(initial, masks, device).to(memory_format=torch.contiguous_format).train()
-        self.device, self.predict = device, self.network
-        for name, mask in masks.items():
-            _mask_in_forward(self.network.get_submodule(name.removesuffix(".weight")), mask.to(device))
-        self.norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
-        for module in self.norms:
-            _interpolate_in_forward(module)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        self.loader = DataLoader(
-            PilImages(workload.dataset),
-            batch_size=RECIPE.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=workload.workers,
-            persistent_workers=workload.workers > 0,
-            pin_memory=device.type == "cuda",
-        )
-        self.batches = self._endless()
-
-    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in count():
-            yield from self.loader
-
-    def run(self, steps: int) -> None:
-        tf32 = self.device.type == "cuda"
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        for _ in range(steps):
-            images, labels = next(self.batches)
-            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            alpha = torch.rand(()).item()
-            for module in self.norms:
-                module.alpha = alpha
-            outputs = self.network(images)
-            loss = F.cross_entropy(outputs, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            loss.item()
-            (outputs.argmax(1) == labels).sum().item()
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def _mask_in_forward(module: nn.Module, mask: Tensor) -> None:
-    mask = mask.float()
-    if isinstance(module, nn.Conv2d):
-        module.forward = lambda images: module._conv_forward(images, module.weight * mask, module.bias)
-    else:
-        module.forward = lambda features: F.linear(features, module.weight * mask, module.bias)
-
-
-def _interpolate_in_forward(module: nn.BatchNorm2d) -> None:
-    weight, bias = module.weight.detach().clone(), module.bias.detach().clone()
-
-    def forward(images: Tensor) -> Tensor:
-        scale = module.alpha * module.weight + (1 - module.alpha) * weight
-        shift = module.alpha * module.bias + (1 - module.alpha) * bias
-        statistics_of_layer = module.running_mean, module.running_var
-        return F.batch_norm(images, *statistics_of_layer, scale, shift, module.training, module.momentum, module.eps)
-
-    module.forward = forward
+def plain_training(workload: Workload) -> PlainTraining:
+    blueprint, dataset, device = workload.blueprint, workload.dataset, workload.device
+    return PlainTraining(blueprint, workload.masks(), dataset, device, RECIPE.batch_size, workload.workers)
 
 
 class OurTraining:
@@ -268,7 +176,7 @@ def make_arms(device: torch.device) -> dict[str, Callable[[Workload], PlainTrain
             FASTEST["cpu"]: Speed(channels_last=True),
             "compile": Speed(channels_last=True, compile=True),
         }
-    return {"plain": PlainTraining} | {name: partial(OurTraining, speed=speed) for name, speed in speeds.items()}
+    return {"plain": plain_training} | {name: partial(OurTraining, speed=speed) for name, speed in speeds.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 
 import benchmark
 from utils.fast_path import Speed
+from utils.plain_training import PilImages
 from utils.training import TrainingError
 
 CPU = torch.device("cpu")
@@ -83,7 +84,7 @@ def test_positions_are_measured_against_their_bare_passes(monkeypatch, capsys, t
 def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
     dataset = benchmark.random_dataset(32, 128)
     workload = benchmark.Workload("mobilenetv2", dataset, CPU, workers=0)
-    plain = benchmark.PlainTraining(workload)
+    plain = benchmark.plain_training(workload)
     images = torch.randn(4, 3, 32, 32)
     convolution, mask = plain.network.features[1].conv[0][0], workload.masks()["features.1.conv.0.0.weight"]
     torch.manual_seed(0)
@@ -101,7 +102,7 @@ def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
 
 
 def test_a_plain_batch_is_what_torchvision_makes_of_it():
-    images = benchmark.PilImages(benchmark.random_dataset(64, 128))
+    images = PilImages(benchmark.random_dataset(64, 128))
     image, label = images[3]
     assert image.shape == (3, 64, 64)
     assert image.dtype == torch.float32
