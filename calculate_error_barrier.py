@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 
 from data import Dataset, load_dataset
+from main import HelpFormatter
 from utils.blueprint import Blueprint
 from utils.comparisons import COMPARISONS, PAPER_COMPARISONS, Comparison, missing_trainings, planned_level
 from utils.devices import DeviceError, choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import Speed, choose_speed
 from utils.figures import heat_map, panel_figure, save_figure
-from utils.flags import HelpFormatter
 from utils.measured_path import (
     PathMeasurement,
     TrainedNetwork,

@@ -34,7 +34,6 @@ from utils.checkpoint import CheckpointError, plain_state
 from utils.devices import choose_device, choose_kernels
 from utils.errors import exit_status, refuse
 from utils.fast_path import PRECISIONS, choose_speed
-from utils.flags import HelpFormatter
 from utils.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.optimization import constant_rate, cosine_rate, decayed_rate
 from utils.plan import PlannedRun
@@ -78,6 +77,13 @@ REWINDING_POINT_FILE = "rewinding_point.pt"  # in level_00
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """With every default, but for flags without one, whose text says what happens then."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
