@@ -258,7 +258,7 @@ def test_every_command_of_the_readme(project, tmp_path):
         if re.search(r"main\.py|quickstart|(lrr|aws)\.sh", line):
             small = SMALL
         elif "benchmark.sh" in line:
-            line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 1 2 --seconds 1")
+            line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 2 --seconds 1")
             line = line.replace("mobilenetv2 --positions", "resnet20 --positions --arms readable")
             small = ["--images", "128", "--rounds", "1"]
             small = small if "resnet20" in line else ["resnet20", *small, "--arms", "layout"]
