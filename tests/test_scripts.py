@@ -260,8 +260,8 @@ def test_every_command_of_the_readme(project, tmp_path):
         elif "benchmark.sh" in line:
             line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 2 --seconds 1")
             line = line.replace("mobilenetv2 --positions", "resnet20 --positions --arms readable")
+            line = line.replace("mobilenetv2 efficientnet shufflenet", "resnet20 --arms layout")
             small = ["--images", "128", "--rounds", "1"]
-            small = small if "resnet20" in line else ["resnet20", *small, "--arms", "layout"]
         elif "compare_precision" in line:
             small, environment = [*([] if "_aws" in line else ["digits_resnet20_aws"]), *SMALL], {"SEEDS": "1"}
         elif "SCALE=small" in line:
