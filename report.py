@@ -5,80 +5,81 @@
     python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
     python report.py --plan FILE --name figure3 --level 11 --comparisons noise-signs lmc-signs
 
-A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure takes the
+A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure shows the
 planned final trainings and nothing else; what is missing is a gap, and is listed with the command that makes it.
 """
 
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from main import planned_run
-from utils.checkpoint import write_atomically
-from utils.comparisons import COMPARISONS
-from utils.errors import exit_status, refuse
-from utils.figures import panel_figure, save_figure
-from utils.paper import (
+from utils.errors import UserError, exit_status
+from utils.files import write, write_csv
+from utils.flags import make_parser
+from utils.results.comparisons import COMPARISONS
+from utils.results.paper import (
     accuracy_records,
     barrier_records,
     barrier_table,
-    collect_accuracies,
     collect_comparisons,
+    collect_entries,
     figure_rows,
+    kept_summary,
     level_tables,
+    present_epsilon,
     work_table,
 )
-from utils.plan import (
-    PlannedBarrier,
-    PlannedRun,
-    check_folders,
-    commands_of_barriers,
-    commands_of_runs,
-    commands_of_stages,
-    last_of_each,
-    plan_barriers,
-)
-from utils.results import check_same_experiments, comparable_results, markdown_table, paired_rows, summary_table
-from utils.run_folder import CONFIG_FILE, FIGURES_FOLDER, RunFolderError, is_run, write_csv
-from utils.tensorboard import SCALARS_FOLDER, group_scalars
-
-PROJECT = Path(__file__).resolve().parent
+from utils.results.plan import Plan, command_line, make_plan
+from utils.results.plots import panel_figure, save_figure
+from utils.results.tables import check_same_experiments, collect_results, markdown_table, paired_rows, summary_table
+from utils.runs.records import FIGURES_FOLDER, Records
+from utils.runs.tensorboard import SCALARS_FOLDER, group_scalars
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.error = partial(refuse, parser)
+def main() -> int:
+    return exit_status("report.py", lambda: report(parse_arguments()))
+
+
+def report(args: argparse.Namespace) -> None:
+    records = Records()
+    if args.paired:
+        print(markdown_table(paired_rows(*map(records.below, args.paired))))
+    elif args.plan is None:
+        print_table(args, records)
+    else:
+        plan = read_plan(args, records)
+        if args.dry_run:
+            print_work(plan)
+        elif args.list:
+            print(*commands(plan, args.list), sep="\n")
+        else:
+            make_figure(plan, args, records)
+
+
+# fmt: off
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser("report.py", __doc__)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders (default: all below --runs-dir)")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
-
-    parser.add_argument(
-        "--paired",
-        nargs=2,
-        type=Path,
-        metavar="FOLDER",
-        help="two folders of runs of the same names: their differences",
-    )
-
-    planned = parser.add_argument_group("a figure of planned runs")
-    planned.add_argument("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
-    planned.add_argument("--name", default="figure", help="of the picture and tables (default: figure)")
-    planned.add_argument("--title", default="", help="of the picture")
-    planned.add_argument(
-        "--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own"
-    )
-    planned.add_argument("--level", type=int, default=11, help="level of the error barriers (default: 11)")
-    planned.add_argument("--parts", action="store_true", help="tables say where each part of a subnetwork comes from")
-    planned.add_argument("--out", type=Path, help="folder of the figure (default: figures/NAME beside the first run)")
-    planned.add_argument("--dry-run", action="store_true", help="only print the runs, their epochs and what is done")
-    planned.add_argument(
-        "--list", choices=("runs", "stages", "barriers"), help="only print the commands that make what is missing: run "
-        "by run, or stage by stage for workers side by side, or the error barriers between what is trained"
-    )  # fmt: skip
-    args = parser.parse_args()
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument("--paired", nargs=2, type=Path, metavar="FOLDER",
+        help="two folders of runs of the same names: their differences")
+    add = parser.add_argument_group("a figure of planned runs").add_argument
+    add("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
+    add("--name", default="figure", help="of the picture and tables")
+    add("--title", default="", help="of the picture")
+    add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
+    add("--level", type=int, default=11, help="level of the error barriers")
+    add("--parts", action="store_true", help="tables say where each part of a subnetwork comes from")
+    add("--out", type=Path, help="folder of the figure (default: figures/NAME beside the first run)")
+    add("--dry-run", action="store_true", help="only print the runs, their epochs and what is done")
+    add("--list", choices=("runs", "stages", "barriers", "next"),
+        help="only print the commands that make what is missing: run by run, or stage by stage for workers side by "
+        "side, or the error barriers between trained networks; next: the runs or, if none is missing, the barriers")
+    args = parser.parse_args(argv)
     if args.paired and (args.plan or args.runs):
         parser.error("--paired takes its two folders and nothing else")
     if args.plan and args.runs:
@@ -88,109 +89,67 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that a figure needs."""
-
-    runs: list[PlannedRun]
-    barriers: list[PlannedBarrier]
+# fmt: on
 
 
-def report(args: argparse.Namespace) -> None:
-    if args.paired:
-        rows = paired_rows(*map(runs_below, args.paired))
-        print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
-        return
-    if args.plan is None:
-        print_table(args)
-        return
-    plan = read_plan(args)
-    if args.dry_run:
-        print_work(plan)
-    elif args.list:
-        print(*commands(plan, args.list), sep="\n")
-    else:
-        make_figure(plan, args)
+def print_table(args: argparse.Namespace, records: Records) -> None:
+    # Named twice, a run would be two trials.
+    named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
+    table = summary_table(collect_results(named or records.below(args.runs_dir)))
+    if not table:
+        raise UserError("there is no finished final training: run main.py first, or name other runs")
+    print(table)
 
 
-def runs_below(folder: Path) -> list[Path]:
-    return [config.parent for config in sorted(folder.glob(f"*/{CONFIG_FILE}")) if is_run(config.parent)]
-
-
-def print_table(args: argparse.Namespace) -> None:
-    named = list(dict.fromkeys(run.resolve() for run in args.runs))  # named twice, a run would be two trials
-    results = comparable_results(named or runs_below(args.runs_dir))
-    if not results:
-        raise RunFolderError("there is no finished final training: run main.py first, or name other runs")
-    print(summary_table(results))
-
-
-def read_plan(args: argparse.Namespace) -> Plan:
-    """The planned runs, with the final trainings that the comparisons need beside their own."""
-    runs = [planned_run(shlex.split(line)) for line in args.plan.read_text().splitlines() if line.strip()]
-    if not runs:
-        raise RunFolderError(f"{args.plan} plans no run: give it a line of main.py's flags for each")
-    check_folders(runs)
-    check_same_experiments([run.folder for run in runs if is_run(run.folder)])
-    barriers = plan_barriers(runs, args.comparisons, args.level)
-    for index, run in enumerate(runs):
-        needed = [final for barrier in barriers if barrier.run is run for final in (barrier.first, barrier.second)]
-        partners = tuple(final for final in dict.fromkeys(needed) if final not in run.finals)
-        runs[index] = replace(run, partners=partners)
-    return Plan(runs, barriers)
+def read_plan(args: argparse.Namespace, records: Records) -> Plan:
+    lines = [shlex.split(line) for line in args.plan.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{args.plan} plans no run: give it a line of main.py's flags for each")
+    plan = make_plan(lines, args.comparisons, args.level)
+    plan.check_folders(records)
+    found = [records.of(run.folder) for run in plan.runs]
+    check_same_experiments([record for record in found if record.is_run])
+    return plan
 
 
 def print_work(plan: Plan) -> None:
     print(work_table(plan.runs))
     if plan.barriers:
-        measured = sum(barrier.file.exists() for barrier in plan.barriers)
+        measured = len(plan.barriers) - len(plan.missing_barriers())
         print(f"\n{len(plan.barriers)} error barriers, of which measured: {measured}")
 
 
 def commands(plan: Plan, kind: str) -> list[str]:
     """Plain command lines that make what is missing."""
+    if kind == "next":
+        return commands(plan, "runs") or commands(plan, "barriers")
     if kind == "barriers":
-        listed = commands_of_barriers(plan.barriers)
-        return [command("calculate_error_barrier.py", (*arguments, "--share")) for arguments in listed]
-    of_kind = commands_of_runs if kind == "runs" else commands_of_stages
-    return [command("main.py", last_of_each((*flags, "--share"))) for flags in of_kind(plan.runs)]
+        program, listed = "calculate_error_barrier.py", plan.commands_of_barriers()
+    else:
+        program, listed = "main.py", plan.commands_of_runs() if kind == "runs" else plan.commands_of_stages()
+    return [command_line(program, (*arguments, "--share")) for arguments in listed]
 
 
-def command(program: str, arguments: Sequence[str]) -> str:
-    return shlex.join([sys.executable, str(PROJECT / program), *arguments])
-
-
-def make_figure(plan: Plan, args: argparse.Namespace) -> None:
+def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     """Picture, tables and TensorBoard's view of the planned runs, from what of them is finished."""
     folder = args.out or plan.runs[0].folder.parent / FIGURES_FOLDER / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    accuracies, comparisons = collect_accuracies(plan.runs), collect_comparisons(plan.barriers)
-    rows = figure_rows(accuracies, comparisons)
-    save_figure(panel_figure(args.title, rows), folder / args.name)
-    write_csv(folder / f"{args.name}.csv", accuracy_records(accuracies))
-    text = f"# {args.title or args.name}\n\n{level_tables(accuracies, args.parts)}"
+    entries = collect_entries(plan, records)
+    comparisons = collect_comparisons(plan, kept_summary, partial(present_epsilon, records))
+    save_figure(panel_figure(args.title, figure_rows(entries, comparisons)), folder / args.name)
+    write_csv(folder / f"{args.name}.csv", accuracy_records(entries))
+    text = f"# {args.title or args.name}\n\n{level_tables(entries, args.parts)}"
     if comparisons:
         write_csv(folder / f"{args.name}_barriers.csv", barrier_records(comparisons))
         text += f"\n## Error barriers, level {args.level}\n\n{barrier_table(comparisons)}\n"
-    write_atomically(folder / f"{args.name}.md", text.encode())
+    write(folder / f"{args.name}.md", text.encode())
     group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)
-    print_missing(plan)
-    print(f"{args.name}: {folder}")
-
-
-def print_missing(plan: Plan) -> None:
-    """What the gaps are, with the commands that fill them."""
-    missing = commands(plan, "runs") or commands(plan, "barriers")
+    missing = commands(plan, "next")
     if missing:
-        stages = sum(not run.has(stage) for run in plan.runs for stage in run.stages())
-        barriers = sum(not barrier.file.exists() for barrier in plan.barriers)
-        print(f"missing: {stages} trainings, {barriers} error barriers; next:", *missing, "", sep="\n")
-
-
-def main() -> int:
-    args = parse_arguments()
-    return exit_status("report.py", partial(report, args))
+        counts = f"{plan.missing_stages()} trainings, {len(plan.missing_barriers())} error barriers"
+        print(f"missing: {counts}; next:", *missing, "", sep="\n")
+    print(f"{args.name}: {folder}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The data sets: one table from name to loader, statistics and augmentation.
 
-A data set lies in memory as uint8, on the device that trains, and is augmented there batch by batch. The number of
-classes, channels and pixels is read from the data, never written down.
+A data set is held in memory as uint8 on the training device and augmented there batch by batch. The numbers of classes,
+channels and pixels are read from the data, never hard-coded.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ import torch
 
 from data.augmentation import Augmentation
 from data.cifar import load_cifar10, load_cifar100
-from data.dataset import DataError, Dataset, LabelledImages, keep_images_per_class
+from data.dataset import Dataset, LabelledImages, keep_images_per_class
 from data.digits import load_digits
 from data.fashion_mnist import load_fashion_mnist
 from data.tiny_imagenet import load_tiny_imagenet
 
-__all__ = ["DATASETS", "DataError", "Dataset", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "load_dataset"]
 
 
 class Source(NamedTuple):
     load: Callable[[Path], tuple[LabelledImages, LabelledImages, int]]  # -> training split, test split, classes
-    mean: tuple[float, ...]  # of every channel, for pixels between 0 and 1
+    mean: tuple[float, ...]  # per channel, for pixels between 0 and 1
     std: tuple[float, ...]
     augmentation: Augmentation
 
@@ -43,9 +43,9 @@ DATASETS = {
 
 
 def load_dataset(name: str, root: Path, train_images_per_class: int | None = None) -> Dataset:
-    """The data set ``name`` from the folder ``root``, in memory, with only a class's first training images if asked.
+    """Load the data set ``name`` from the folder ``root``, with only the first training images of each class if asked.
 
-    Raises KeyError for a name that is not in ``DATASETS`` and DataError where files are missing or damaged.
+    Raises KeyError if ``name`` is not in ``DATASETS`` and UserError if files are missing or damaged.
     """
     source = DATASETS[name]
     train, test, classes = source.load(Path(root))

@@ -1,8 +1,8 @@
-"""Crop, flip and resized crop of a batch on the device, with random numbers of its own for every image.
+"""Random crop, flip and resized crop of a batch on the device, drawn separately for every image.
 
-The random numbers of an epoch are drawn at once (``draw_augmentation``) and applied batch by batch, so that a batch
-needs no random number and no wait for the device. Held against torchvision's transforms of single PIL images in
-``tests/test_augmentation.py``.
+The random numbers of an epoch are drawn at once (``draw_augmentation``) and applied batch by batch, so that no batch
+draws random numbers or waits for the device. ``tests/test_augmentation.py`` compares the results with torchvision's
+transforms of single PIL images.
 """
 
 import math
@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# torchvision's RandomResizedCrop: the range of the aspect ratio, and how many draws before it takes the whole image.
+# torchvision's RandomResizedCrop: the range of aspect ratios, and the number of draws before it takes the whole image.
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 RESIZED_CROP_DRAWS = 10
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """``crop_padding`` pixels of black on every side before a random crop of the image's own size; ``flip`` with
-    probability 1/2; ``crop_areas``: the range of the cropped fraction of the area for a crop that is resized to the
-    image's own size (None for no such crop)."""
+    """``crop_padding``: black pixels added on every side before a random crop of the image's own size; ``flip``:
+    whether to flip horizontally with probability 1/2; ``crop_areas``: the range of the cropped fraction of the area,
+    for a random crop that is resized to the image's own size (None for no such crop)."""
 
     crop_padding: int = 0
     flip: bool = False
@@ -29,22 +29,23 @@ class Augmentation:
 
 
 def draw_augmentation(augmentation: Augmentation, count: int, size: int, generator: torch.Generator) -> Tensor:
-    """The boxes and flips of ``count`` square images of ``size`` pixels: int64 (count, 5) of top, left, height,
-    width and flip (0 or 1), on the generator's device. A padded crop's top and left count from the padded corner."""
+    """Draw the boxes and flips of ``count`` square images of ``size`` pixels: int64 (count, 5) with top, left, height,
+    width and flip (0 or 1), on the generator's device. For a padded crop, top and left are measured from the corner of
+    the padded image."""
     device = generator.device
     if augmentation.crop_areas is not None:
         boxes = _draw_resized_crops(augmentation.crop_areas, count, size, generator)
     else:
         corners = torch.randint(0, 2 * augmentation.crop_padding + 1, (count, 2), generator=generator, device=device)
         boxes = torch.cat([corners, torch.full_like(corners, size)], dim=1)
-    # One more draw for every image, flipped or not, so that switching the flip off changes nothing else.
+    # Flips are drawn even if they are off, so that switching them changes no other random number.
     flips = torch.randint(0, 2, (count, 1), generator=generator, device=device) * augmentation.flip
     return torch.cat([boxes, flips], dim=1)
 
 
 def augment(images: Tensor, drawn: Tensor, augmentation: Augmentation) -> Tensor:
-    """uint8 images (B, H, W, C) and their rows of ``draw_augmentation`` -> (B, H, W, C), uint8 after a crop, float32
-    between 0 and 255 after a resized crop."""
+    """uint8 images (B, H, W, C) and their rows of ``draw_augmentation`` -> (B, H, W, C): uint8 after a padded crop,
+    float32 between 0 and 255 after a resized crop."""
     if augmentation.crop_areas is not None:
         return _resized_crop(images, drawn)
     return _padded_crop(images, drawn, augmentation.crop_padding)
@@ -62,7 +63,7 @@ def _padded_crop(images: Tensor, drawn: Tensor, padding: int) -> Tensor:
 
 
 def _draw_resized_crops(areas: tuple[float, float], count: int, size: int, generator: torch.Generator) -> Tensor:
-    """The boxes torchvision's RandomResizedCrop draws: the first of ten that fits, else the whole (square) image."""
+    """Draw boxes as torchvision's RandomResizedCrop does: the first of ten that fits, else the whole (square) image."""
     draws = (count, RESIZED_CROP_DRAWS)
     uniform = torch.rand((4, *draws), generator=generator, device=generator.device)
     area = size * size * (areas[0] + (areas[1] - areas[0]) * uniform[0])
@@ -81,16 +82,16 @@ def _draw_resized_crops(areas: tuple[float, float], count: int, size: int, gener
 
 
 def _resized_crop(images: Tensor, drawn: Tensor) -> Tensor:
-    """Bilinear sampling of the box at pixel centres, clamped at the box's own border, as PIL enlarges a crop.
+    """Sample the box bilinearly at pixel centres, clamped at the box's border, as PIL does to enlarge a crop.
 
-    Only for crops that are no larger than the image (here they never are): shrinking would need a wider filter.
+    This is correct only for crops no larger than the image (always so here): shrinking would need a wider filter.
     """
     size = images.shape[1]
     top, left, height, width, flip = drawn[:, :, None].unbind(1)
     centres = torch.arange(size, device=images.device)[None] + 0.5
     rows = top + _clamp(centres * height / size - 0.5, height)
     columns = left + _clamp(torch.where(flip == 1, size - centres, centres) * width / size - 0.5, width)
-    # grid_sample wants coordinates between -1 and 1 from edge to edge, the horizontal one first.
+    # grid_sample expects coordinates between -1 and 1 from edge to edge, the horizontal one first.
     rows, columns = (2 * rows + 1) / size - 1, (2 * columns + 1) / size - 1
     grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
     sampled = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)

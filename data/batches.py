@@ -1,4 +1,4 @@
-"""Batches of normalized images from a data set that lies on the device."""
+"""Batches of normalized images from a data set held on the device."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from data.dataset import Dataset, LabelledImages
 EVALUATION_BATCH_SIZE = 500
 
 
-def normalize(images: Tensor, dataset: Dataset) -> Tensor:
-    """(B, H, W, C) pixels between 0 and 255 -> float32 (B, C, H, W), channels-last in memory."""
+def normalize(images: Tensor, dataset: Dataset, layout: torch.memory_format = torch.channels_last) -> Tensor:
+    """Pixels (B, H, W, C) between 0 and 255 -> float32 (B, C, H, W) in the memory format ``layout``."""
     pixels = (images.float() / 255 - dataset.mean) / dataset.std
-    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
 def draw_epoch(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order, by what decides its batches: the images' indices, int64 (B,), and their augmentation,
-    int64 (B, 5); the last batch smaller where it must be.
+    """For each batch of an epoch in random order: the indices of its images, int64 (B,), and their augmentation, int64
+    (B, 5); the last batch may be smaller.
 
-    Depends on ``seed`` alone (and on the kind of device).
+    The result depends only on ``seed`` (and on the kind of device).
     """
     count = len(dataset.train)
     generator = torch.Generator(dataset.train.images.device).manual_seed(seed)
@@ -30,24 +30,28 @@ def draw_epoch(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[T
     return zip(order.split(batch_size), drawn.split(batch_size), strict=True)
 
 
-def make_batch(dataset: Dataset, chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Augmented training images and their labels."""
+def make_batch(
+    dataset: Dataset, chosen: Tensor, drawn: Tensor, layout: torch.memory_format = torch.channels_last
+) -> tuple[Tensor, Tensor]:
+    """The augmented training images and labels of one batch of ``draw_epoch``."""
     split = dataset.train
     images = augment(split.images[chosen], drawn, dataset.augmentation)
-    return normalize(images, dataset), split.labels[chosen]
+    return normalize(images, dataset, layout), split.labels[chosen]
 
 
 def training_batches(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of ``draw_epoch``: (images, labels)."""
+    """(images, labels) for each batch of ``draw_epoch``."""
     return (make_batch(dataset, *drawn) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
-def evaluation_batches(dataset: Dataset, split: LabelledImages) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of ``split`` as they are, in order: (images, labels)."""
+def evaluation_batches(
+    dataset: Dataset, split: LabelledImages, layout: torch.memory_format = torch.channels_last
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images, labels) for each batch of ``split``, in order and without augmentation."""
     for images, labels in zip(
         split.images.split(EVALUATION_BATCH_SIZE), split.labels.split(EVALUATION_BATCH_SIZE), strict=True
     ):
-        yield normalize(images, dataset), labels
+        yield normalize(images, dataset, layout), labels
 
 
 def count_batches(images: int, batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""What every data set is once it is loaded: uint8 images and labels on one device, and how to augment them."""
+"""A loaded data set: uint8 images and labels on one device, and how to augment them."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Augmentation
-
-
-class DataError(Exception):
-    """A data set that is missing, incomplete or damaged; the message says which, and what to do."""
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,8 @@ class LabelledImages:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or len(self.images) != len(self.labels):
-            raise DataError(
-                f"{len(self.labels)} labels do not fit images of {tuple(self.images.shape)}, {self.images.dtype}: "
+            raise UserError(
+                f"{len(self.labels)} labels do not match images of {tuple(self.images.shape)}, {self.images.dtype}: "
                 "the files are damaged; fetch the data set again"
             )
 
@@ -47,6 +44,10 @@ class Dataset:
     augmentation: Augmentation
 
     @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
     def image_size(self) -> int:
         return self.train.images.shape[1]
 
@@ -55,7 +56,7 @@ class Dataset:
         return self.train.images.shape[3]
 
     def description(self) -> str:
-        """What tells this data from any other: counts and a checksum of images and labels."""
+        """Identifies the data: counts and a checksum of images and labels."""
         checksum = 0
         for tensor in (self.train.images, self.train.labels, self.test.images, self.test.labels):
             checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
@@ -70,13 +71,13 @@ class Dataset:
 
 
 def keep_images_per_class(split: LabelledImages, count: int, classes: int) -> LabelledImages:
-    """The first ``count`` images of every class, in their original order. Raises DataError where there are fewer."""
+    """The first ``count`` images of every class, in their original order. Raises UserError if a class has fewer."""
     by_class = torch.sort(split.labels, stable=True).indices
     available = torch.bincount(split.labels, minlength=classes)
     if available.min() < count:
-        raise DataError(
+        raise UserError(
             f"class {int(available.argmin())} has {int(available.min())} training images, "
-            f"fewer than --train-images-per-class {count}: ask for fewer"
+            f"fewer than --train-images-per-class {count}: choose a smaller number"
         )
     first = available.cumsum(0) - available
     kept = torch.cat([by_class[start : start + count] for start in first.tolist()]).sort().values

@@ -8,11 +8,11 @@ import torch
 from data.dataset import LabelledImages
 
 FILE = Path(__file__).with_name("digits.npz")
-BRIGHTEST = 16  # the original integers count the ink of 4x4 pixels
+BRIGHTEST = 16  # the original integers count the set pixels of 4x4 blocks
 
 
 def load_digits(root: Path) -> tuple[LabelledImages, LabelledImages, int]:
-    """The training split, the test split and the number of classes; ``root`` is not needed."""
+    """The training split, the test split and the number of classes; ``root`` is ignored."""
     with np.load(FILE, allow_pickle=False) as file:
         splits = [_split(file[f"{name}_images"], file[f"{name}_labels"]) for name in ("train", "test")]
     return splits[0], splits[1], 10

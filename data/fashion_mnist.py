@@ -1,12 +1,13 @@
-"""Fashion-MNIST, read by torchvision."""
+"""Fashion-MNIST, read with torchvision's functions."""
 
 from pathlib import Path
 
 import torchvision
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from data.dataset import DataError, LabelledImages
+from data.dataset import LabelledImages
 from data.download import download
+from utils.errors import UserError
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -15,7 +16,7 @@ FILES = {
 
 
 def load_fashion_mnist(root: Path) -> tuple[LabelledImages, LabelledImages, int]:
-    """The training split, the test split and the number of classes. Downloads what is missing."""
+    """The training split, the test split and the number of classes. Downloads missing files."""
     folder = root / "FashionMNIST" / "raw"
     missing = [name for names in FILES.values() for name in names if not (folder / name).is_file()]
     if missing:
@@ -31,7 +32,7 @@ def _split(folder: Path, images: str, labels: str) -> LabelledImages:
         )
     except OSError:
         raise
-    except Exception as error:  # the reader asserts and slices: a file cut short raises nearly anything
-        raise DataError(
-            f"{folder / images} or {labels} is damaged ({error}): delete {folder}, fetch it again"
+    except Exception as error:  # a truncated file can raise nearly anything
+        raise UserError(
+            f"{folder / images} or {labels} is damaged ({error}): delete {folder} to fetch it again"
         ) from error

@@ -1,15 +1,14 @@
-"""Prepare Tiny-ImageNet: decode the official archive once into the one file that training loads.
+"""Prepare Tiny-ImageNet: decode the official archive once, into the single file that training loads.
 
     python data/preprocess_tiny_imagenet.py [--data-root ./data] [--archive FILE]
 
 Reads ``tiny-imagenet-200.zip`` or the folder unpacked from it and writes ``tiny_imagenet.npz``: uint8 images
-(N, 64, 64, 3), labels, and the classes' WordNet names, validation images as the test split. An interrupted
-preparation leaves nothing behind; run it again.
+(N, 64, 64, 3), labels and the classes' WordNet IDs. The validation images become the test split. If interrupted, it
+leaves no partial file; run it again.
 """
 
 import argparse
 import io
-import os
 import sys
 import zipfile
 import zlib
@@ -20,49 +19,43 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a program, only data/ would be on the path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # otherwise only data/ is on the path
 
-from data.dataset import DataError
 from data.tiny_imagenet import IMAGE_SIZE, PREPARED_FILE
-from utils.errors import refuse
+from utils.errors import UserError, exit_status, refuse
+from utils.files import written_whole
 
 FOLDER = "tiny-imagenet-200"
 
-# pathlib.Path and zipfile.Path are read alike, so an unpacked folder and the archive take the same way.
+# The same code reads an unpacked folder (pathlib.Path) and the archive (zipfile.Path).
 Folder = Path | zipfile.Path
 
 
 def main() -> int:
-    args = parse_arguments()
-    try:
-        prepare(args.data_root, args.archive)
-    except (DataError, OSError) as error:
-        print(f"{Path(__file__).name}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written; run the same command again", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(Path(__file__).name, run)
 
 
-def parse_arguments() -> argparse.Namespace:
+def run() -> None:
     parser = argparse.ArgumentParser(description="Decode the official Tiny-ImageNet archive into one file.")
     parser.error = partial(refuse, parser)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument(
         "--archive", type=Path, help=f"the archive or the unpacked folder (default: {FOLDER}[.zip] in the data root)"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    prepare(args.data_root, args.archive)
 
 
 def prepare(root: Path, archive: Path | None) -> None:
-    """Write the prepared file into ``root``. Raises DataError for an archive that is missing, damaged or incomplete."""
+    """Write the prepared file into ``root``. Raises UserError if the archive is missing, damaged or incomplete."""
     target = root / PREPARED_FILE
     if target.exists():
         print(f"{target} is there already ({describe(target)}): delete it to prepare it again")
         return
     root.mkdir(parents=True, exist_ok=True)
-    save(target, decode(open_archive(find_archive(root, archive))))
+    arrays = decode(open_archive(find_archive(root, archive)))
+    with written_whole(target) as file:
+        np.savez(file, **arrays)
     print(f"{target}: {describe(target)}")
 
 
@@ -73,7 +66,7 @@ def describe(prepared: Path) -> str:
     except OSError:
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
-        raise DataError(f"{prepared} is damaged ({error}): delete it and run this again") from error
+        raise UserError(f"{prepared} is damaged ({error}): delete it and run this again") from error
     return "{:,} classes, {:,} training and {:,} validation images".format(*counts)
 
 
@@ -82,22 +75,22 @@ def find_archive(root: Path, archive: Path | None) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    raise DataError(
-        f"no {' or '.join(map(str, candidates))}: fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip "
-        f"into {root}, or name it with --archive"
+    raise UserError(
+        f"there is no {' or '.join(map(str, candidates))}: fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip "
+        f"into {root}, or give its path with --archive"
     )
 
 
 def open_archive(path: Path) -> Folder:
-    """The folder that holds ``wnids.txt``, at the top or one level down."""
+    """The folder that holds ``wnids.txt``: the top one or one level below it."""
     try:
         top = path if path.is_dir() else zipfile.Path(zipfile.ZipFile(path))
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is not a whole zip archive ({error}): fetch it again") from error
+        raise UserError(f"{path} is not a whole zip archive ({error}): fetch it again") from error
     for folder in (top, *top.iterdir()):
         if (folder / "wnids.txt").is_file():
             return folder
-    raise DataError(f"{path} holds no wnids.txt: it is not the Tiny-ImageNet archive, or it was cut short")
+    raise UserError(f"{path} holds no wnids.txt: it is not the Tiny-ImageNet archive, or it is incomplete")
 
 
 def decode(folder: Folder) -> dict[str, np.ndarray]:
@@ -115,7 +108,7 @@ def decode(folder: Folder) -> dict[str, np.ndarray]:
             for name, wnid, *_ in rows(validation / "val_annotations.txt")
         ]
     except (KeyError, ValueError) as error:
-        raise DataError(f"val/val_annotations.txt does not fit wnids.txt ({error}): fetch the archive again") from error
+        raise UserError(f"val/val_annotations.txt does not fit wnids.txt ({error}): fetch the archive again") from error
     with tqdm(total=len(train) + len(test), desc="decoding", unit="img") as progress:
         return {
             "wnids": np.array(wnids),
@@ -130,22 +123,22 @@ def read_bytes(path: Folder) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, KeyError) as error:
-        raise DataError(f"{path} is missing: the archive is incomplete, fetch it again") from error
+        raise UserError(f"{path} is missing: the archive is incomplete, fetch it again") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}): fetch the archive again") from error
+        raise UserError(f"{path} is damaged ({error}): fetch the archive again") from error
 
 
 def read_text(path: Folder) -> str:
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged ({error}): fetch the archive again") from error
+        raise UserError(f"{path} is damaged ({error}): fetch the archive again") from error
 
 
 def rows(path: Folder) -> list[list[str]]:
     found = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if not found:
-        raise DataError(f"{path} is empty: the archive is incomplete, fetch it again")
+        raise UserError(f"{path} is empty: the archive is incomplete, fetch it again")
     return found
 
 
@@ -154,28 +147,15 @@ def first_column(path: Folder) -> list[str]:
 
 
 def decode_images(paths: list[Folder], progress: tqdm) -> np.ndarray:
-    """uint8 (N, 64, 64, 3); the few grayscale images get three equal channels."""
+    """uint8 (N, 64, 64, 3); the few grayscale images are converted to three equal channels."""
     images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     for index, path in enumerate(paths):
         try:
             images[index] = Image.open(io.BytesIO(read_bytes(path))).convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError) as error:  # ValueError: not 64x64 pixels
-            raise DataError(f"{path} is damaged ({error}): fetch the archive again") from error
+            raise UserError(f"{path} is damaged ({error}): fetch the archive again") from error
         progress.update()
     return images
-
-
-def save(target: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write to a temporary file and rename it, so that a prepared file is always whole."""
-    temporary = target.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

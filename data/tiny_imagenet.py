@@ -1,11 +1,12 @@
-"""Tiny-ImageNet from the one file that ``data/preprocess_tiny_imagenet.py`` makes of the official archive."""
+"""Tiny-ImageNet, read from the file that ``data/preprocess_tiny_imagenet.py`` makes from the official archive."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.dataset import DataError, LabelledImages
+from data.dataset import LabelledImages
+from utils.errors import UserError
 
 PREPARED_FILE = "tiny_imagenet.npz"
 IMAGE_SIZE = 64
@@ -15,7 +16,7 @@ def load_tiny_imagenet(root: Path) -> tuple[LabelledImages, LabelledImages, int]
     """The training split, the validation images as the test split, and the number of classes."""
     path = root / PREPARED_FILE
     if not path.is_file():
-        raise DataError(
+        raise UserError(
             f"{path} is missing: put tiny-imagenet-200.zip into {root} and run "
             f"python data/preprocess_tiny_imagenet.py --data-root {root}"
         )
@@ -26,7 +27,7 @@ def load_tiny_imagenet(root: Path) -> tuple[LabelledImages, LabelledImages, int]
     except OSError:
         raise
     except Exception as error:  # a damaged archive can raise nearly anything
-        raise DataError(
+        raise UserError(
             f"{path} is damaged ({error}): delete it and run python data/preprocess_tiny_imagenet.py "
             f"--data-root {root} again"
         ) from error

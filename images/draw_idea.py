@@ -13,7 +13,7 @@ SIZE = 6
 
 
 def draw_weights(axes, weights: np.ndarray, title: str, formula: str) -> None:
-    """A Hinton diagram: the colour is the sign, the area the magnitude, a dot a pruned weight."""
+    """Draw a Hinton diagram: colour shows the sign, area the magnitude, and a dot a pruned weight."""
     for (row, column), weight in np.ndenumerate(weights):
         if weight == 0:
             axes.plot(column, row, ".", color="#b5b5b5", markersize=3)
@@ -29,7 +29,7 @@ def draw_weights(axes, weights: np.ndarray, title: str, formula: str) -> None:
 
 
 def draw_interpolation(axes) -> None:
-    """One level's training steps: each sees another point between ψ_init and ψ."""
+    """Draw the training steps of one level: each uses a different point between ψ_init and ψ."""
     alphas = np.random.default_rng(5).uniform(size=14)
     axes.plot([0, 1], [0, 0], color="#777777", linewidth=1.5, zorder=1)
     axes.scatter(alphas, np.zeros_like(alphas), s=34, color="#3a9d5d", zorder=2)
@@ -46,7 +46,7 @@ def draw_interpolation(axes) -> None:
     axes.text(
         0.5,
         -0.52,
-        "the normalization parameters may then start anew: signs and zeros carry the rest",
+        "the normalization parameters can then be reinitialized: signs and zeros carry the rest",
         ha="center",
         fontsize=10.5,
         color="#444444",

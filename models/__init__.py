@@ -1,8 +1,8 @@
-"""The networks: one table from name to constructor, one file an architecture.
+"""The networks: one table from name to constructor, one file per architecture.
 
 Every constructor takes ``(classes, channels)`` and returns a plain ``nn.Module`` for images of 32 or 64 pixels
-(28-pixel and 8-pixel images work too). The classifier is named here, never guessed from its shape: it is the one
-weight that is never pruned, and the one that another data set replaces.
+(28-pixel and 8-pixel images work too). The table names the classifier, which is never guessed from its shape: only
+Gem-Miner prunes it, and it starts fresh when a signed mask comes from another data set.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from models.vgg11_bn import vgg11_bn
 
 class Architecture(NamedTuple):
     construct: Callable[[int, int], nn.Module]
-    classifier: str  # name of the module whose weight and bias make the class scores
+    classifier: str  # name of the module that computes the class scores
 
 
 ARCHITECTURES = {
@@ -35,8 +35,8 @@ ARCHITECTURES = {
 
 
 def build_network(arch: str, classes: int, channels: int = 3) -> nn.Module:
-    """A randomly initialised network, drawn from torch's global random numbers: seed them first.
+    """A randomly initialized network, drawn from torch's global generator: seed it first.
 
-    Raises KeyError for a name that is not in ``ARCHITECTURES``.
+    Raises KeyError if ``arch`` is not in ``ARCHITECTURES``.
     """
     return ARCHITECTURES[arch].construct(classes, channels)

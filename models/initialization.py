@@ -1,10 +1,10 @@
-"""Initialisation shared by the networks that are not torchvision's, and by replaced first layers."""
+"""Initialization of the networks that are not torchvision's and of replaced first layers."""
 
 from torch import nn
 
 
 def initialize_convolution(convolution: nn.Conv2d) -> nn.Conv2d:
-    """He et al.'s normal initialisation over the fan-out, as torchvision's ResNets and MobileNets use it."""
+    """He et al.'s normal initialization with the fan-out, as in torchvision's ResNets and MobileNets."""
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

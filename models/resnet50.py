@@ -1,4 +1,4 @@
-"""ResNet-50 for small images: torchvision's, with a 3x3 stride-1 stem and no max-pooling."""
+"""ResNet-50 for small images: torchvision's with a 3x3 stride-1 stem and without max-pooling."""
 
 import torchvision
 from torch import nn

@@ -1,6 +1,6 @@
 """ResNet-20 and ResNet-32, the small residual networks of He et al. (2016), section 4.2.
 
-Three stages of basic blocks with 16, 32 and 64 channels; shortcuts without parameters (their option A).
+Three stages of basic blocks with 16, 32 and 64 channels; the shortcuts have no parameters (option A).
 """
 
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ def convolution_3x3(channels_in: int, channels_out: int, stride: int) -> nn.Conv
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around an identity, which is subsampled and padded with zero channels where sizes change."""
+    """Two 3x3 convolutions and an identity shortcut, subsampled and padded with zero channels if the size changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()

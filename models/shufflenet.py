@@ -1,4 +1,4 @@
-"""ShuffleNet v1 with three groups (Zhang et al., 2018) for small images: a 3x3 stride-1 stem and no max-pooling."""
+"""ShuffleNet v1 with three groups (Zhang et al., 2018) for small images: 3x3 stride-1 stem, no max-pooling."""
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,13 @@ def pointwise(channels_in: int, channels_out: int, groups: int) -> nn.Conv2d:
 
 
 class ShuffleUnit(nn.Module):
-    """Figure 2 (b) at stride 1, (c) at stride 2: there the average-pooled input is concatenated, not added."""
+    """Figure 2 of the paper: (b) at stride 1, (c) at stride 2, where the average-pooled input is concatenated."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
         bottleneck = channels_out // 4
         convolved = channels_out - channels_in if stride == 2 else channels_out
-        # The stem's few channels are not grouped (section 3.2 of the ShuffleNet paper).
+        # The convolution on the stem's few channels is not grouped (section 3.2 of the ShuffleNet paper).
         groups = 1 if channels_in == STEM_WIDTH else GROUPS
         self.conv1 = pointwise(channels_in, bottleneck, groups)
         self.bn1 = nn.BatchNorm2d(bottleneck)

@@ -1,4 +1,4 @@
-"""VGG-11 with batch normalization for small images: torchvision's convolutions under one linear classifier."""
+"""VGG-11 with batch normalization for small images: torchvision's convolutions and one linear classifier."""
 
 from collections import OrderedDict
 
@@ -11,8 +11,8 @@ from models.initialization import initialize_convolution, small_image_stem
 def vgg11_bn(classes: int, channels: int) -> nn.Module:
     """9.3 M parameters for 100 classes.
 
-    ImageNet's two hidden layers of 4096 units, 119 M weights, are left out, as usual on CIFAR. Five poolings leave
-    nothing of an image under 32 pixels; rounding their sizes up does, and changes nothing at 32 and 64.
+    The two hidden layers of 4096 units used for ImageNet (119 M weights) are left out, as usual on CIFAR. Rounding the
+    output sizes of the five poolings up keeps images below 32 pixels from vanishing; it changes nothing at 32 and 64.
     """
     features = make_layers(cfgs["A"], batch_norm=True)
     for layer in features:

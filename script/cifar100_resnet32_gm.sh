@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Usage: bash script/cifar100_resnet32_gm.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Gem-Miner on CIFAR-100 with ResNet-32 (figure 4): a search of 150 epochs for each level, whose gem is trained for 150
-# more, divided by ten at 80 and 120. Flags given on the command line replace these.
+# Gem-Miner on CIFAR-100 with ResNet-32 (figure 4): each level is a search of 150 epochs, whose subnetwork is then
+# trained for 150 epochs, with the learning rate divided by ten after epochs 80 and 120. Flags on the command line
+# override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch resnet32 --method gm --search-lr 0.1 --score-penalty 1e-5 --level-epochs 150 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/cifar100_resnet50_imp.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Iterative magnitude pruning on CIFAR-100 with ResNet-50: the weights of each level go back to the
-# initialization and train as long as a dense network. Flags given on the command line replace these.
+# Iterative magnitude pruning on CIFAR-100 with ResNet-50: each level resets the surviving weights to the
+# initialization and trains for as long as a dense network. Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch resnet50 --method imp --lr 0.1 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/cifar100_resnet50_wr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Weight rewinding on CIFAR-100 with ResNet-50: the weights of each level go back to the end of the tenth epoch and
-# train the rest of a dense schedule. Flags given on the command line replace these.
+# Weight rewinding on CIFAR-100 with ResNet-50: each level resets the surviving weights to their values after the tenth
+# epoch and trains for the rest of a dense schedule. Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch resnet50 --method wr --rewind-epoch 10 --lr 0.1 \

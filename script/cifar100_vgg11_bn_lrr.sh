@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/cifar100_vgg11_bn_lrr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# LRR on CIFAR-100 with VGG11-bn (figure 6). Flags given on the command line replace these.
+# LRR on CIFAR-100 with VGG11-bn (figure 6). Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch vgg11_bn --method lrr --lr 0.1 \

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Usage: bash script/compare_precision.sh [launcher [flags of main.py]]      default: digits_resnet20_aws
-# Whether the fast path trains as well as float32: five seeds of a launcher's recipe with five sign transfers each, once
-# with the readable step in float32 and once as FAST says (default: --precision bf16; on CUDA, compiled and graphed steps
-# come with it, and alone with --precision fp32), and the differences between the two, pair by pair. SEEDS="1 2 3" for
-# other ones. Interrupted, it goes on where it was.
+# Checks whether the fast path trains as well as float32. Runs a launcher's recipe with five seeds and five sign
+# transfers each, once with the readable step in float32 and once with the flags in FAST, and prints the differences
+# pair by pair. By default FAST="--precision bf16"; on CUDA, compilation and CUDA graphs are on as well, and
+# FAST="--precision fp32" tests them alone. SEEDS="1 2 3" chooses other seeds. If interrupted, run the same command
+# again to continue.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
 LAUNCHER=$PROJECT/script/${1:-digits_resnet20_aws}.sh
-[ -f "$LAUNCHER" ] || fail "there is no $LAUNCHER: name a launcher without its .sh"
+[ -f "$LAUNCHER" ] || fail "there is no $LAUNCHER: give the name of a launcher without .sh"
 RUNS=$PROJECT/runs/precision/$(basename "$LAUNCHER" .sh)
 FAST=${FAST:---precision bf16}
 read -ra FAST_FLAGS <<<"$FAST"

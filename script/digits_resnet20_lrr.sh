@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/digits_resnet20_lrr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# LRR on the embedded digits with ResNet-20, minutes on a CPU. Flags given on the command line replace these.
+# LRR on the embedded digits with ResNet-20, minutes on a CPU. Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset digits --arch resnet20 --method lrr --lr 0.1 --warmup-epochs 5 --level-epochs 2 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/digits_resnet20_wr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# Weight rewinding on the embedded digits with ResNet-20: the weights of each level go back to the end of the second epoch and
-# train the rest of a dense schedule. Flags given on the command line replace these.
+# Weight rewinding on the embedded digits with ResNet-20: each level resets the surviving weights to their values after
+# the second epoch and trains for the rest of a dense schedule. Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset digits --arch resnet20 --method wr --rewind-epoch 2 --lr 0.1 \

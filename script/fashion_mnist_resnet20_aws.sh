@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/fashion_mnist_resnet20_aws.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# AWS on Fashion-MNIST with ResNet-20. Flags given on the command line replace these.
+# AWS on Fashion-MNIST with ResNet-20. Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset fashion_mnist --arch resnet20 --method aws --lr 0.1 \

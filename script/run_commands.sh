@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Usage: bash script/run_commands.sh < COMMANDS      plain commands, one a line
-# Runs them one after the other; or side by side: GPUS="0 1 2 3" PER_GPU=2 keeps two at work on each of four GPUs, and
-# without GPUS, PER_GPU=2 two on the default device. Side by side, each writes to a log of its own in the folder LOGS.
-# A command that fails stops no other; the exit status is 1 then. Processor threads are shared out unless
-# OMP_NUM_THREADS is set (more threads than cores slow every training down).
+# Usage: bash script/run_commands.sh < COMMANDS      plain commands, one per line
+# Runs the commands one after another or in parallel: GPUS="0 1 2 3" PER_GPU=2 keeps two running on each of four GPUs;
+# PER_GPU=2 without GPUS keeps two running on the default device. In parallel, each command has its own log in the
+# folder LOGS, and the CPU threads are divided among them unless OMP_NUM_THREADS is set (more threads than cores slow
+# every training down). A failed command does not stop the others; the exit status is then 1.
 set -euo pipefail
 
 mapfile -t COMMANDS
@@ -11,7 +11,7 @@ read -ra GPU_LIST <<<"${GPUS:-}"
 export PER_GPU=${PER_GPU:-1} LOGS=${LOGS:-logs}
 WORKERS=$((PER_GPU * (${#GPU_LIST[@]} > 0 ? ${#GPU_LIST[@]} : 1)))
 
-# Run command $2, the $1-th, on the GPU of this worker's slot.
+# Run the command $2, number $1, on the GPU of this worker's slot.
 work() {
     local log=$LOGS/$1.log gpus status=0
     read -ra gpus <<<"${GPUS:-}"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Usage: bash script/slurm.sh FIGURE_SCRIPT [its flags] [-- flags of sbatch]
 #   e.g. bash script/slurm.sh script/paper/figure3.sh -- --gres=gpu:1 --cpus-per-task=4 --time=24:00:00
-# Submits what the figure lacks as job arrays, whose tasks train a run's levels or the final trainings at one of them, and
-# behind them a job that measures the error barriers and draws the figure. A task that is killed or requeued goes on where
-# it was; what was still missing when everything has ended is submitted by the same command again. The project's folder
-# has to be the same on every node, on a file system with locks (flock), so that two tasks never train the same network.
+# Submits what the figure lacks as job arrays, in which each task trains a run's levels or the final trainings at one
+# level, followed by a job that measures the error barriers and draws the figure. A task that is killed or requeued
+# continues where it stopped. If anything is still missing at the end, run the same command again. The project folder
+# must be the same on every node, on a file system with locks (flock), so that two tasks never train the same network.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-[ $# -gt 0 ] && [ -f "$1" ] || fail "name a figure's script, for example script/paper/figure3.sh"
-command -v sbatch >/dev/null || fail "there is no sbatch: this has to run where jobs are submitted"
+[ $# -gt 0 ] && [ -f "$1" ] || fail "give a figure's script, for example script/paper/figure3.sh"
+command -v sbatch >/dev/null || fail "there is no sbatch: run this where jobs are submitted"
 set_up
 FIGURE=$(realpath "$1") && shift
 OWN_FLAGS=()
@@ -19,7 +19,7 @@ done
 
 FOLDER=$PROJECT/runs/slurm/$(basename "$FIGURE" .sh)_$(date +%Y%m%d_%H%M%S)_$$
 mkdir -p "$FOLDER"
-LIST=$FOLDER/commands.txt # of this submission alone: queued tasks read it by line number
+LIST=$FOLDER/commands.txt # for this submission alone: queued tasks read it by line number
 bash "$FIGURE" "${OWN_FLAGS[@]}" --list | sed '/^$/d' >"$LIST"
 TOTAL=$(wc -l <"$LIST")
 MOST=$(scontrol show config | sed -n 's/^MaxArraySize *= *//p')
@@ -28,15 +28,15 @@ MOST=$((${MOST:-1001} - 1))
 submit() {
     local id
     id=$(sbatch --parsable --requeue --open-mode=append "$@")
-    echo "${id%%;*}" # behind it may stand the cluster's name
+    echo "${id%%;*}" # the cluster's name may follow it
 }
 
-# What the jobs need stands in their text: a cluster may be set to hand on no environment.
+# The job scripts contain the settings they need: a cluster may not pass the environment on.
 SETTINGS=$(declare -p PYTHON CHECKED_PYTHON)
 for name in SCALE FLAGS; do
     [ -z "${!name:-}" ] || SETTINGS+=$'\n'$(printf 'export %s=%q' "$name" "${!name}")
 done
-# Slurm's own count of processors, not the node's, is how many threads a task may use.
+# A task may use as many threads as Slurm gives it CPUs, not as many as the node has.
 SETTINGS+=$'\nexport OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_ON_NODE:-1}}'
 wrapped() {
     printf '#!/usr/bin/env bash\n%s\n%s\n' "$SETTINGS" "$1"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/tiny_imagenet_resnet50_lrr.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# LRR on Tiny-ImageNet with ResNet-50 (figure 3). Flags given on the command line replace these.
+# LRR on Tiny-ImageNet with ResNet-50 (figure 3). Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset tiny_imagenet --arch resnet50 --method lrr --lr 0.1 \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/tiny_imagenet_shufflenet_aws.sh [flags of main.py]      e.g. --seed 2 --final-seeds 3 for another trial
-# AWS on Tiny-ImageNet with ShuffleNet (figure 3). Flags given on the command line replace these.
+# AWS on Tiny-ImageNet with ShuffleNet (figure 3). Flags on the command line override these.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset tiny_imagenet --arch shufflenet --method aws --lr 0.1 \

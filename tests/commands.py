@@ -1,14 +1,21 @@
-"""The programs run as a user runs them, and what they leave compared."""
+"""The programs run as a user runs them, and what they leave, made up or compared."""
 
+import csv
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 import main
+from utils.files import write_json
+from utils.flags import parse_arguments
+from utils.runs.records import NETWORK_FILE, RESULT_FILE
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PROJECT = Path(__file__).parent.parent
@@ -22,7 +29,7 @@ TINY_JOB = (
 
 def run_in_process(runs: Path, *flags: str) -> Path:
     """Run main.py's job here, without the seconds that a new process takes to import torch; returns the run folder."""
-    args = main.parse_arguments([*TINY_JOB, "--runs-dir", str(runs), *flags])
+    args = parse_arguments([*TINY_JOB, "--runs-dir", str(runs), *flags])
     main.run_job(args)
     return runs / args.name
 
@@ -49,6 +56,29 @@ def main_program(*flags) -> subprocess.CompletedProcess:
     return command(sys.executable, PROJECT / "main.py", *flags)
 
 
+def finish(stage: Path, **result: object) -> None:
+    """Make a finished stage of a made-up run: its result, and an empty file in the place of its network."""
+    stage.mkdir(parents=True)
+    write_json(stage / RESULT_FILE, result)
+    (stage / NETWORK_FILE).write_bytes(b"")
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file may grow beyond ``size`` bytes within: what a full disk looks like."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def networks(run: Path) -> dict[str, dict]:
     """Every network of a run by its stage."""
     return {str(path.parent.relative_to(run)): torch.load(path, weights_only=True) for path in run.rglob("network.pt")}
@@ -63,6 +93,13 @@ def assert_same_networks(ours: Path, expected: Path) -> None:
             for name, tensor in expected[stage][part].items():
                 assert torch.equal(ours[stage][part][name], tensor), f"{stage}: {name}"
         assert ours[stage]["result"] == expected[stage]["result"]
+
+
+def assert_exactly_sparse(content: dict) -> None:
+    """Every pruned weight of a ``network.pt`` is exactly 0. (So may be a surviving one: some initial weights are.)"""
+    for name, mask in content["masks"].items():
+        assert mask.dtype == torch.bool
+        assert not content["model"][name][~mask].any(), name
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *expected: str) -> None:

@@ -1,125 +1,161 @@
 """The benchmark's arms do the work that they are said to do; how fast, no test can tell."""
 
 import csv
-import sys
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._dynamo.utils import counters
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-import benchmark
-from utils.fast_path import Speed
-from utils.plain_training import PilImages
-from utils.training import TrainingError
+from models import ARCHITECTURES, Architecture
+from utils.benchmark import arms, sharing
+from utils.benchmark.__main__ import main
+from utils.benchmark.measure import Arm, measure_arms
+from utils.benchmark.plain import PilImages, PlainTraining
+from utils.benchmark.workload import Workload, random_dataset
+from utils.method.step import TrainingError
+from utils.training.devices import Speed, choose_kernels
 
 CPU = torch.device("cpu")
+TOY = Workload("toy", 32, 256, CPU, workers=0)
 
 
-def run_benchmark(monkeypatch, capsys, *flags):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
-    try:
-        status = benchmark.main()
-    except SystemExit as error:
-        status = error.code
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
+def toy_network(classes, channels):
+    convolution = nn.Conv2d(channels, 4, 3, stride=8)
+    return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, classes))
 
 
-def test_every_arm_of_a_cpu_is_measured(no_code_generated, tmp_path, monkeypatch, capsys):
-    flags = "resnet20 --images 128 --rounds 2 --workers 0 --device cpu --out".split()
-    status, out, _ = run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "b.csv"))
-    assert status == 0
-    with (tmp_path / "b.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["arm"] for row in rows] == ["plain", "data in memory", "layout", "compile"]
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "toy", Architecture(toy_network, classifier="4"))
+
+
+def run_benchmark(tmp_path, *flags):
+    """The exit status, and the rows of the CSV file."""
+    file = tmp_path / "b.csv"
+    small = "toy --images 256 --workers 0 --device cpu --rounds 2 --out".split()
+    status = main([*small, str(file), *flags])
+    return status, list(csv.DictReader(file.read_text().splitlines()))
+
+
+def test_every_arm_of_a_cpu_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    status, rows = run_benchmark(tmp_path)
+    assert (status, [row["arm"] for row in rows]) == (0, ["plain", "data in memory", "layout", "compile"])
     assert rows[0]["times plain"] == "1.00"
-    assert all(row["n"] == "2" for row in rows)
+    assert all(row["n"] == "2" and float(row["epoch s"]) > 0 for row in rows)
+    shown = capsys.readouterr().out
     for row in rows:
-        assert float(row["images a second"].replace(",", "")) == pytest.approx(
-            128_000 / float(row["ms a step"]), rel=0.01
-        )
-        assert row["range"] in out
+        images_a_second = float(row["images a second"].replace(",", ""))
+        assert images_a_second == pytest.approx(128_000 / float(row["ms a step"]), rel=0.01)
+        assert row["range"] in shown
 
 
-def test_the_arms_of_cuda_add_one_thing_each():
-    arms = benchmark.make_arms(torch.device("cuda"))
-    assert list(arms) == ["plain", "data on device", "precision, layout", "compile", "graph", "deterministic"]
-    speeds = [make.keywords["speed"] for name, make in arms.items() if name != "plain"]
-    assert speeds == [
-        Speed("tf32", channels_last=False), Speed("bf16"), Speed("bf16", compile=True),
-        Speed("bf16", compile=True, cuda_graph=True), Speed("bf16", compile=True, cuda_graph=True),
-    ]  # fmt: skip
-
-
-def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
-    """Its reason stands in the table and in the CSV, and the status tells of it."""
-
-    def fail(workload):
-        raise TrainingError("torch.compile failed")
-
-    arms = benchmark.make_arms(CPU)
-    monkeypatch.setattr(
-        benchmark, "make_arms", lambda device: {"plain": arms["plain"], "compile": fail, "layout": arms["layout"]}
-    )
-    flags = "resnet20 --images 128 --rounds 1 --workers 0 --device cpu --out".split()
-    status, out, err = run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "b.csv"))
-    assert status == 2
-    assert "1 of 3 measurements failed" in err
-    assert "torch.compile failed" in out
-    with (tmp_path / "b.csv").open() as file:
-        rows = {row["arm"]: row for row in csv.DictReader(file)}
-    assert float(rows["layout"]["times plain"]) > 0
-    assert rows["compile"]["failed"] == "torch.compile failed"
-
-
-def test_positions_are_measured_against_their_bare_passes(monkeypatch, capsys, tmp_path):
-    flags = "resnet20 --positions --images 128 --rounds 2 --device cpu --arms readable --out".split()
-    assert run_benchmark(monkeypatch, capsys, *flags, str(tmp_path / "p.csv"))[0] == 0
-    with (tmp_path / "p.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["arm"] for row in rows] == ["bare passes", "readable"]
+def test_positions_are_measured_against_their_bare_passes(tmp_path):
+    status, rows = run_benchmark(tmp_path, "--positions", "--arms", "readable")
+    assert (status, [row["arm"] for row in rows]) == (0, ["bare passes", "readable"])
     assert rows[0]["times its bare passes"] == "1.00"
     assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
 
 
+def test_nothing_is_compiled_in_a_timed_round(no_code_generated):
+    """The second arm's start makes PyTorch forget what the first one has compiled, and its own is for other kernels."""
+    compilations = {"fast": [], "deterministic": []}
+
+    class Logged(arms.OurTraining):
+        def __call__(self):
+            before = counters["stats"]["unique_graphs"]
+            super().__call__()
+            compilations[self.name].append(counters["stats"]["unique_graphs"] - before)
+
+    def make(name):
+        work = Logged(TOY, Speed(compile=True))
+        work.name = name
+        return work
+
+    compared = [Arm(name, CPU, partial(make, name), name == "deterministic") for name in compilations]
+    measure_arms(compared, lambda arm, first: {"epoch s": arms.whole_epoch(TOY, arm)}, rounds=2)
+    choose_kernels(deterministic=False)
+    # The start, the same step again, the turn that is not timed, and all that is timed.
+    assert compilations == {"fast": [1, 0, 1, 0, 0, 0, 0], "deterministic": [1, 0, 0, 0, 0, 0, 0]}
+
+
+def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    """Its reason is in the table and in the CSV file, and the exit status tells of it."""
+    ours = arms.OurTraining
+
+    def fail(workload, speed=None):
+        if speed and not speed.compile:
+            return ours(workload, speed)
+        raise TrainingError("torch.compile failed")
+
+    monkeypatch.setattr(arms, "OurTraining", fail)
+    status, rows = run_benchmark(tmp_path, "--arms", "layout", "compile")
+    assert (status, [row["arm"] for row in rows]) == (2, ["plain", "layout", "compile"])
+    assert float(rows[1]["times plain"]) > 0
+    assert rows[2]["failed"] == "torch.compile failed"
+    shown = capsys.readouterr()
+    assert "1 of 3 measurements failed" in shown.err
+    assert "torch.compile failed" in shown.out
+
+    monkeypatch.setattr(arms, "PlainTraining", fail)  # then there is nothing to compare with
+    status, rows = run_benchmark(tmp_path, "--arms", "layout")
+    assert (status, [row["arm"] for row in rows]) == (2, ["plain"])
+
+
+def test_only_the_last_arm_of_cuda_is_deterministic():
+    *others, last = arms.step_arms(Workload("toy", 32, 256, torch.device("cuda"), workers=0))
+    assert last.deterministic and not any(arm.deterministic for arm in others)
+
+
+def test_processes_that_share_a_device(tmp_path, monkeypatch):
+    """Here one at a time, in this process; the second one fails."""
+
+    def run_here(work, arguments, count):
+        if count > 1:
+            raise ProcessRaisedException("Traceback ..\nOutOfMemoryError: no memory", 0, 0)
+        work(0, *arguments)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the number of threads would be changed
+    monkeypatch.setattr(sharing, "spawn", run_here)
+    status, (one, two) = run_benchmark(tmp_path, "--share", "1", "2", "--seconds", "0.1")
+    assert (status, one["arm"], one["times 1"]) == (2, "1 at once", "1.00")
+    assert one["images a second, all"] > "0"
+    assert "OutOfMemoryError: no memory" in two["failed"]
+
+
 def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
-    dataset = benchmark.random_dataset(32, 128)
-    workload = benchmark.Workload("mobilenetv2", dataset, CPU, workers=0)
-    plain = benchmark.plain_training(workload)
-    images = torch.randn(4, 3, 32, 32)
-    convolution, mask = plain.network.features[1].conv[0][0], workload.masks()["features.1.conv.0.0.weight"]
-    torch.manual_seed(0)
+    plain, mask = PlainTraining(TOY), TOY.masks()["0.weight"]
+    plain()  # the step changes the pruned weights too
+    (convolution, norm), images = plain.network[:2].eval(), torch.randn(4, 3, 32, 32)
+    norm.alpha = 0.0
     with torch.no_grad():
-        features = torch.randn(2, convolution.in_channels, 8, 8)
-        expected = torch.conv2d(features, convolution.weight * mask, None, 1, 1, 1, convolution.groups)
-        assert torch.allclose(convolution(features), expected)
-        for module in plain.norms:
-            module.alpha = 0.0
-            module.weight.fill_(100.0)  # at α = 0 it is not seen
-        at_zero = plain.network.eval()(images)
-        for module in plain.norms:
-            module.weight.fill_(1.0)
-        assert torch.equal(plain.network(images), at_zero)
+        features = torch.conv2d(images, convolution.weight_orig * mask, convolution.bias, stride=8)
+        assert torch.equal(convolution(images), features)
+        norm.weight.fill_(100.0)  # at α = 0 it is not seen
+        assert torch.equal(norm(features), F.batch_norm(features, norm.running_mean, norm.running_var))
 
 
 def test_a_plain_batch_is_what_torchvision_makes_of_it():
-    images = PilImages(benchmark.random_dataset(64, 128))
-    image, label = images[3]
-    assert image.shape == (3, 64, 64)
-    assert image.dtype == torch.float32
-    assert 0 <= label < 200
+    images = PilImages(random_dataset(64, 128))
+    assert images[3][0].shape == (3, 64, 64)
+    assert 0 <= images[3][1] < 200
     assert "RandomResizedCrop" in repr(images.transform)
 
 
-def test_bad_input_is_one_line(monkeypatch, capsys):
+def test_bad_input_is_one_line(capsys):
     for flags, expected in (
-        (("alexnet",), "alexnet"),
-        (("--images", "10"), "--images should be a batch at least, 128"),
-        (
-            ("resnet20", "--images", "128", "--device", "cpu", "--arms", "graph"),
-            "cpu has no arm graph: choose from plain",
-        ),
+        ("alexnet", "alexnet"),
+        ("--images 10", "--images: 10 should be at least 128"),
+        ("toy --images 128 --device cpu --arms graph", "cpu has no arm graph: choose from plain"),
     ):
-        status, _, err = run_benchmark(monkeypatch, capsys, *flags)
-        assert status == 2
-        assert err.count("\n") == 1
-        assert expected in err
+        try:
+            status = main(flags.split())
+        except SystemExit as error:
+            status = error.code
+        message = capsys.readouterr().err
+        assert (status, message.count("\n")) == (2, 1)
+        assert expected in message

@@ -1,5 +1,4 @@
 import pickle
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -8,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import DATASETS, DataError, load_dataset
+from data import DATASETS, load_dataset, preprocess_tiny_imagenet
 from data.dataset import keep_images_per_class
+from tests.commands import PROJECT, assert_one_line_error, command
 from tests.fake_data import (
     gunzip,
     write_cifar10,
@@ -19,23 +19,21 @@ from tests.fake_data import (
     write_zip,
 )
 from tests.toys import toy_dataset
+from utils.errors import UserError
 
-PROJECT = Path(__file__).parent.parent
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def prepare(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(PROJECT / "data" / "preprocess_tiny_imagenet.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def prepare(monkeypatch, capsys):
+    """The preparation's own main in this process: exit status, output, errors."""
 
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["preprocess_tiny_imagenet.py", *map(str, flags)])
+        status = preprocess_tiny_imagenet.main()
+        return status, *capsys.readouterr()
 
-def assert_one_line_error(result: subprocess.CompletedProcess, *expected: str) -> None:
-    assert result.returncode == 2
-    line = result.stderr.strip().splitlines()[-1]
-    assert "error:" in line
-    assert "Traceback" not in result.stderr
-    for text in expected:
-        assert text in line
+    return run
 
 
 def test_digits_are_embedded():
@@ -98,7 +96,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return print, ("this must never be printed",)
 
     (folder / "train").write_bytes(pickle.dumps({"data": Harmful(), "fine_labels": []}))
-    with pytest.raises(DataError, match=r"builtins\.print, which is not data"):
+    with pytest.raises(UserError, match=r"builtins\.print, which is not data"):
         load_dataset("cifar100", tmp_path)
 
 
@@ -114,19 +112,19 @@ def test_pickles_of_every_protocol_are_read(tmp_path, protocol):
 def test_damaged_and_missing_files_are_named(tmp_path, monkeypatch):
     folder = write_cifar100(tmp_path / "cut")
     (folder / "test").write_bytes((folder / "test").read_bytes()[:1000])
-    with pytest.raises(DataError, match="cifar-100-python/test is damaged"):
+    with pytest.raises(UserError, match="cifar-100-python/test is damaged"):
         load_dataset("cifar100", tmp_path / "cut")
 
     folder = write_cifar100(tmp_path / "short")
     content = pickle.loads((folder / "test").read_bytes())
     (folder / "test").write_bytes(pickle.dumps(content | {"fine_labels": [0]}))
-    with pytest.raises(DataError, match="does not hold images with labels"):
+    with pytest.raises(UserError, match="does not hold images with labels"):
         load_dataset("cifar100", tmp_path / "short")
 
     folder = write_fashion_mnist(tmp_path / "fashion")
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+    with pytest.raises(UserError, match="train-images-idx3-ubyte"):
         load_dataset("fashion_mnist", tmp_path / "fashion")
 
 
@@ -136,7 +134,7 @@ def test_a_failed_download_says_what_is_missing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.CIFAR100.download", refuse)
     (write_cifar100(tmp_path) / "meta").unlink()
-    with pytest.raises(DataError, match=r"cifar-100-python has no meta, and downloading failed \(no network\)"):
+    with pytest.raises(UserError, match=r"cifar-100-python has no meta, and downloading failed \(no network\)"):
         load_dataset("cifar100", tmp_path)
 
 
@@ -145,16 +143,16 @@ def test_images_per_class_are_the_first_ones():
     kept = keep_images_per_class(split, 2, classes=3)
     assert kept.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert torch.equal(kept.images, split.images[:6])
-    with pytest.raises(DataError, match="class 2 has 6 training images, fewer than --train-images-per-class 7"):
+    with pytest.raises(UserError, match="class 2 has 6 training images, fewer than --train-images-per-class 7"):
         keep_images_per_class(split, 7, classes=3)
 
 
-def test_tiny_imagenet_from_the_archive_and_from_the_folder(tmp_path):
+def test_tiny_imagenet_from_the_archive_and_from_the_folder(prepare, tmp_path):
     archive = tmp_path / "tiny-imagenet-200.zip"
     write_tiny_imagenet(archive)
-    result = prepare("--data-root", tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "3 classes, 12 training and 6 validation images" in result.stdout
+    status, output, errors = prepare("--data-root", tmp_path)
+    assert status == 0, errors
+    assert "3 classes, 12 training and 6 validation images" in output
     dataset = load_dataset("tiny_imagenet", tmp_path)
     assert (dataset.classes, dataset.image_size) == (3, 64)
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -165,51 +163,67 @@ def test_tiny_imagenet_from_the_archive_and_from_the_folder(tmp_path):
 
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "unpacked")
-    result = prepare("--data-root", tmp_path / "other", "--archive", tmp_path / "unpacked" / "tiny-imagenet-200")
-    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "unpacked" / "tiny-imagenet-200"
+    status, _, errors = prepare("--data-root", tmp_path / "other", "--archive", folder)
+    assert status == 0, errors
     assert torch.equal(load_dataset("tiny_imagenet", tmp_path / "other").train.images, dataset.train.images)
 
-    again = prepare("--data-root", tmp_path)  # a finished preparation is not repeated
-    assert again.returncode == 0
-    assert "is there already (3 classes, 12 training and 6 validation images)" in again.stdout
+    status, output, _ = prepare("--data-root", tmp_path)  # a finished preparation is not repeated
+    assert status == 0
+    assert "is there already (3 classes, 12 training and 6 validation images)" in output
 
 
-def test_bad_archives_leave_one_line_and_no_file(tmp_path):
-    archive = tmp_path / "tiny-imagenet-200.zip"
-    assert_one_line_error(prepare("--data-root", tmp_path), "tiny-imagenet-200.zip", "fetch")
-
-    members = write_tiny_imagenet(archive)
-    whole = archive.read_bytes()
-    archive.write_bytes(whole[: len(whole) // 2])
-    assert_one_line_error(prepare("--data-root", tmp_path), "tiny-imagenet-200.zip is not a whole zip archive")
-
-    missing = "tiny-imagenet-200/train/n00000001/images/n00000001_2.JPEG"
-    write_zip(archive, {name: content for name, content in members.items() if name != missing})
-    assert_one_line_error(prepare("--data-root", tmp_path), missing, "incomplete")
-
-    write_zip(archive, members | {missing: members[missing][:100]})
-    assert_one_line_error(prepare("--data-root", tmp_path), missing, "damaged")
-
-    write_zip(archive, members | {"tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn99999999\t0\t0\t1\t1\n"})
-    assert_one_line_error(prepare("--data-root", tmp_path), "val_annotations.txt does not fit wnids.txt")
-
-    write_zip(archive, members | {"tiny-imagenet-200/val/val_annotations.txt": b"\n"})
-    assert_one_line_error(prepare("--data-root", tmp_path), "val_annotations.txt is empty")
-
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("train/n00000001/images/n00000001_2.JPEG", None, "incomplete"),
+        ("train/n00000001/images/n00000001_2.JPEG", b"\xff\xd8", "damaged"),
+        ("val/val_annotations.txt", b"val_0.JPEG\tn99999999\t0\t0\t1\t1\n", "does not fit wnids.txt"),
+        ("val/val_annotations.txt", b"\n", "is empty"),
+    ],
+    ids=["missing", "damaged", "unknown class", "empty"],
+)
+def test_a_damaged_archive_leaves_one_line_and_no_file(name, content, reason, prepare, tmp_path):
+    members = write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip")
+    del members[f"tiny-imagenet-200/{name}"]
+    added = {} if content is None else {f"tiny-imagenet-200/{name}": content}
+    write_zip(tmp_path / "tiny-imagenet-200.zip", members | added)
+    status, _, errors = prepare("--data-root", tmp_path)
+    assert status == 2
+    line = errors.strip().splitlines()[-1]  # after the bar
+    assert Path(name).name in line
+    assert reason in line
     assert not list(tmp_path.glob("tiny_imagenet*"))
-    with pytest.raises(DataError, match=r"run python data/preprocess_tiny_imagenet.py"):
+
+
+def test_without_a_whole_archive_there_is_a_line_that_says_what_to_do(prepare, tmp_path):
+    status, _, errors = prepare("--data-root", tmp_path)
+    assert status == 2
+    assert "tiny-imagenet-200.zip" in errors
+    assert "fetch" in errors
+    with pytest.raises(UserError, match=r"run python data/preprocess_tiny_imagenet.py"):
         load_dataset("tiny_imagenet", tmp_path)
 
 
-def test_a_damaged_prepared_file_is_named(tmp_path):
+@pytest.mark.slow
+def test_half_an_archive_in_a_program_of_its_own(tmp_path):
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    write_tiny_imagenet(archive)
+    archive.write_bytes(archive.read_bytes()[:5000])
+    program = PROJECT / "data" / "preprocess_tiny_imagenet.py"
+    result = command(sys.executable, program, "--data-root", tmp_path)
+    assert_one_line_error(result, "tiny-imagenet-200.zip is not a whole zip archive")
+
+
+def test_a_damaged_prepared_file_is_named(prepare, tmp_path):
     write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip")
-    assert prepare("--data-root", tmp_path).returncode == 0
+    assert prepare("--data-root", tmp_path)[0] == 0
     path = tmp_path / "tiny_imagenet.npz"
     content = bytearray(path.read_bytes())
     content[5000] ^= 1  # one bit of one pixel
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"tiny_imagenet.npz is damaged .*again"):
+    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged .*again"):
         load_dataset("tiny_imagenet", tmp_path)
     np.savez(path, wnids=np.array(["a"]))
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         load_dataset("tiny_imagenet", tmp_path)

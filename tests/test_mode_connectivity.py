@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.toys import TOY_NETWORKS
-from utils.mode_connectivity import barrier_above_line, error_barrier, interpolate_states, positions
-from utils.training import evaluate
+from utils.method.mode_connectivity import Barrier, barrier_above_line, error_barrier, interpolate_states, positions
+from utils.training.evaluation import evaluate
 
 
 def learnable(network: nn.Module) -> list[str]:
@@ -21,11 +21,11 @@ def test_positions_count_both_ends():
 def test_barriers_by_hand():
     """Ends 10 and 20, mean 15; in the middle 30: equation 1 gives 15, and the line at α = 0.25 is 12.5."""
     alphas, errors = [0, 0.25, 0.5, 0.75, 1], [10, 30, 25, 18, 20]
-    assert error_barrier(alphas, errors) == type(error_barrier(alphas, errors))(15, 0.25)
+    assert error_barrier(alphas, errors) == Barrier(15, 0.25)
     assert barrier_above_line(alphas, errors).height == 17.5
     straight = [10, 12.5, 15, 17.5, 20]
     assert barrier_above_line(alphas, straight).height == 0
-    assert (error_barrier(alphas, straight).height, error_barrier(alphas, straight).alpha) == (5, 1)  # the worse end
+    assert error_barrier(alphas, straight) == Barrier(5, 1)  # the worse end
 
 
 class TwoParameters(nn.Module):

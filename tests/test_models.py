@@ -5,6 +5,8 @@ from torch import nn
 
 from models import ARCHITECTURES, build_network
 
+META = torch.device("meta")  # shapes without values
+
 # Parameters in millions for 100 classes (protocol of the paper; ResNet-20 and -32 of He et al., VGG with one layer).
 MILLIONS = {
     "resnet20": 0.28,
@@ -19,15 +21,17 @@ MILLIONS = {
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_parameter_counts(arch):
-    count = sum(parameter.numel() for parameter in build_network(arch, 100).parameters())
+    with META:
+        count = sum(parameter.numel() for parameter in build_network(arch, 100).parameters())
     assert count / 1e6 == pytest.approx(MILLIONS[arch], rel=0.02)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (64, 3)])
 def test_every_image_size_gives_class_scores(arch, size, channels):
-    network = build_network(arch, 7, channels).eval()
-    assert network(torch.zeros(2, channels, size, size)).shape == (2, 7)
+    with META:
+        network = build_network(arch, 7, channels).eval()
+        assert network(torch.zeros(2, channels, size, size)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -62,7 +66,8 @@ def resolutions(network: nn.Module, size: int) -> list[int]:
     ],
 )
 def test_resolutions_of_a_32_pixel_image(arch, expected):
-    assert resolutions(build_network(arch, 10), 32) == expected
+    with META:
+        assert resolutions(build_network(arch, 10), 32) == expected
 
 
 def test_resnet50_keeps_the_resolution_in_its_stem():

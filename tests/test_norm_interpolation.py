@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from utils.norm_interpolation import (
+from utils.method.norm_interpolation import (
     draw_alphas,
     initial_normalization,
     interpolate_normalization,

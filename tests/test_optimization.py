@@ -2,37 +2,34 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optimization import constant_rate, cosine_rate, decayed_rate, sgd
+from utils.training.optimization import constant_rates, cosine_rates, decayed_rates, sgd
 
 
 @pytest.mark.parametrize(
     ("epochs", "expected"),
     [
+        (0, []),
         (1, [1]),
         (2, [1, 0.1]),
         (3, [1, 1, 0.1]),
         (4, [1, 1, 0.1, 0.01]),
         (8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (100, [1] * 50 + [0.1] * 25 + [0.01] * 25),
     ],
 )
 def test_the_rate_decays_at_half_and_three_quarters(epochs, expected):
-    assert [decayed_rate(1.0, epoch, epochs, (0.5, 0.75)) for epoch in range(epochs)] == pytest.approx(expected)
-    assert [constant_rate(1.0, epoch, epochs) for epoch in range(epochs)] == [1.0] * epochs
-
-
-def test_a_hundred_epochs_decay_at_50_and_75():
-    rates = [decayed_rate(0.1, epoch, 100, (0.5, 0.75)) for epoch in range(100)]
-    assert rates == pytest.approx([0.1] * 50 + [0.01] * 25 + [0.001] * 25)
+    assert decayed_rates(1.0, epochs, (0.5, 0.75)) == pytest.approx(expected)
+    assert constant_rates(1.0, epochs) == [1.0] * epochs
 
 
 def test_gem_miner_decays_at_80_and_120_of_150():
-    rates = [decayed_rate(0.01, epoch, 150, (0.5333, 0.8)) for epoch in range(150)]
-    assert rates == pytest.approx([0.01] * 80 + [0.001] * 40 + [0.0001] * 30)
+    assert decayed_rates(0.01, 150, (0.5333, 0.8)) == pytest.approx([0.01] * 80 + [0.001] * 40 + [0.0001] * 30)
 
 
 def test_a_cosine_falls_from_the_whole_rate_through_half_of_it():
-    assert [cosine_rate(0.1, epoch, 4) for epoch in (0, 2)] == pytest.approx([0.1, 0.05])
-    assert cosine_rate(0.1, 4, 4) == pytest.approx(0)
+    """cos 60° is 1/2: three quarters of the rate after a third of the epochs, a quarter after two thirds."""
+    assert cosine_rates(0.1, 2) == pytest.approx([0.1, 0.05])
+    assert cosine_rates(0.4, 3) == pytest.approx([0.4, 0.3, 0.1])
 
 
 def test_what_needs_no_gradient_is_not_decayed():

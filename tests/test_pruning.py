@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +5,8 @@ from torch import nn
 
 from models import ARCHITECTURES, build_network
 from tests.toys import ToyNetwork
-from utils.pruning import (
-    PruningError,
+from utils.errors import UserError
+from utils.method.pruning import (
     amount_to_prune,
     apply_masks,
     planned_survivors,
@@ -66,7 +64,7 @@ def test_amounts_are_exact_in_decimals(count, rate, amount):
 
 
 def test_levels_that_prune_nothing_are_refused():
-    with pytest.raises(PruningError, match="level 3 would prune 0 of the 4"):
+    with pytest.raises(UserError, match="level 3 would prune 0 of the 4"):
         planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
 
 
@@ -74,24 +72,19 @@ def test_prunable_weights_are_named_explicitly():
     network = ToyNetwork()
     # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
     assert prunable_names(network, "fc") == ["conv.weight", "hidden.weight"]
-    with pytest.raises(PruningError, match="no module 'head'"):
+    with pytest.raises(UserError, match="no module 'head'"):
         prunable_names(network, "head")
 
 
 def test_attention_is_pruned():
-    class Attentive(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
-            self.fc = nn.Linear(4, 2)
-
-    assert prunable_names(Attentive(), "fc") == ["attention.in_proj_weight", "attention.out_proj.weight"]
+    network = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "fc": nn.Linear(4, 2)})
+    assert prunable_names(network, "fc") == ["attention.in_proj_weight", "attention.out_proj.weight"]
 
 
 @pytest.mark.parametrize("layer", [nn.Embedding(3, 4), nn.Bilinear(2, 2, 2), nn.PReLU(), nn.LSTM(2, 2)])
 def test_an_unknown_kind_of_weight_is_an_error(layer):
     network = nn.Sequential(layer, nn.Linear(4, 2))
-    with pytest.raises(PruningError, match=type(layer).__name__):
+    with pytest.raises(UserError, match=type(layer).__name__):
         prunable_names(network, "1")
 
 
@@ -131,6 +124,7 @@ def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
     reference.load_state_dict(ours.state_dict())
     mask = torch.rand(3, 6) > 0.5
     apply_masks([ours.weight], [mask])
+    before = ours.weight.detach().clone()
     step_ours, step_reference = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
     for _ in range(20):
         inputs, labels = torch.randn(8, 6), torch.randint(0, 3, (8,))
@@ -144,19 +138,4 @@ def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
         assert torch.equal(ours.weight[~mask], torch.zeros_like(ours.weight[~mask]))
         assert torch.equal(ours.weight[mask], reference.weight[mask])
         assert torch.equal(ours.bias, reference.bias)
-
-
-def test_surviving_negative_weights_move():
-    torch.manual_seed(0)
-    layer = nn.Linear(4, 2)
-    with torch.no_grad():
-        layer.weight.copy_(-torch.ones(2, 4))
-    mask = torch.tensor([[True, True, False, True], [True, False, True, True]])
-    apply_masks([layer.weight], [mask])
-    before = copy.deepcopy(layer.weight)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    F.cross_entropy(layer(torch.randn(8, 4)), torch.randint(0, 2, (8,))).backward()
-    optimizer.step()
-    apply_masks([layer.weight], [mask])
-    assert (layer.weight != before)[mask].all()
-    assert (layer.weight[mask] < 0).all()
+    assert (ours.weight != before)[mask].all()  # the negative ones too

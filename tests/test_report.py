@@ -1,19 +1,17 @@
 """Planned figures: what is missing, the commands for it, tables recomputed by hand, and settings that differ."""
 
-import csv
 import shlex
 import statistics
 import sys
+from pathlib import Path
 
 import pytest
-import torch
 
 import report
-from main import planned_run
-from tests.commands import TINY_JOB, run_in_process
-from tests.test_run_folder import finish
-from utils.plan import commands_of_runs, commands_of_stages, last_of_each
-from utils.run_folder import open_run_folder, write_json
+from tests.commands import TINY_JOB, finish, read_csv, run_in_process
+from utils.files import write_json
+from utils.results.plan import last_of_each, make_plan, planned_run
+from utils.runs.run import open_run_folder
 
 SMALL_PLAN = "--dataset digits --arch resnet20 --levels 2 --final-levels 1 2 --start subnetwork signs"
 
@@ -26,13 +24,18 @@ def lines_of(folder, seeds=(1, 2), more=""):
     ] + [f"--dataset digits --arch resnet20 --runs-dir {folder} --method dense --seed {seed} {more}" for seed in seeds]
 
 
+def write_plan(file, lines):
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
 def make_planned(line, accuracies):
     """A run folder as the line would leave it, with test accuracies by the final training's name."""
     run = planned_run(shlex.split(line))
     if not run.folder.exists():
-        open_run_folder(run.folder, {**run.settings, "data": "digits"}, {}, "")
+        open_run_folder(run.folder, {**run.settings, "data": "digits"}, {})
     dataset, arch = run.network
-    for final in (*run.finals, *run.partners):
+    for final in run.finals:
         if final.name in accuracies:
             finish(
                 run.folder / final.stage,
@@ -40,11 +43,10 @@ def make_planned(line, accuracies):
                 level=final.level,
                 init_seed=final.init_seed,
                 order_seed=final.order_seed,
-                remaining_ratio=1.0 if final.level is None else 0.8**final.level,
+                remaining_ratio=run.planned_ratio(final.level),
                 test_accuracy=accuracies[final.name],
                 test_error=100 - accuracies[final.name],
             )
-    return run
 
 
 def run_report(monkeypatch, capsys, *flags):
@@ -58,25 +60,21 @@ def run_report(monkeypatch, capsys, *flags):
     return status, shown.out, shown.err
 
 
+def cells_of(text):
+    """The cells of all tables' lines."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+
+
 @pytest.fixture
 def planned(tmp_path):
     """Two trials: LRR is complete, of AWS the second trial lacks its signs at level 2, one dense network is there."""
     lines = lines_of(tmp_path / "runs")
-    names = [
-        "level_01_subnetwork_seed{}",
-        "level_01_signs_seed{}",
-        "level_02_subnetwork_seed{}",
-        "level_02_signs_seed{}",
-    ]
-    for line, accuracies in zip(
-        lines, ((80, 70, 75, 60), (82, 80, 79, 78), (84, 72, 77, 64), (86, 84, 81)), strict=False
-    ):
-        seed = 3 if "--seed 2" in line else 2
-        make_planned(line, {name.format(seed): float(value) for name, value in zip(names, accuracies, strict=False)})
+    names = [f"level_0{level}_{start}" for level in (1, 2) for start in ("subnetwork", "signs")]
+    of_runs = ((80, 70, 75, 60), (82, 80, 79, 78), (84, 72, 77, 64), (86, 84, 81))
+    for line, accuracies, seed in zip(lines[:4], of_runs, (2, 2, 3, 3), strict=True):
+        make_planned(line, {f"{name}_seed{seed}": float(value) for name, value in zip(names, accuracies, strict=False)})
     make_planned(lines[4], {"dense_seed1": 90.0})
-    plan = tmp_path / "plan.txt"
-    plan.write_text("\n".join(lines) + "\n")
-    return plan
+    return write_plan(tmp_path / "plan.txt", lines)
 
 
 def test_the_table_by_hand(planned, tmp_path, monkeypatch, capsys):
@@ -87,21 +85,17 @@ def test_the_table_by_hand(planned, tmp_path, monkeypatch, capsys):
     assert (folder / "figure3.pdf").exists()
     text = (folder / "figure3.md").read_text()
     assert text in out
-    tables = {}
-    for section in text.split("## Level ")[1:]:
-        rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in section.splitlines() if line[:1] == "|"]
-        tables[section[0]] = rows[2:]
+    tables = {section[0]: cells_of(section)[2:] for section in text.split("## Level ")[1:]}
     # 75 and 77: 76 ± 1.41; 60 and 64: 62 ± 2.83; 79 and 81: 80 ± 1.41.
-    assert tables["2"] == [
+    assert [row[1:] for row in tables["2"]] == [
         ["A(θ_T^LRR ⊙ m_T^LRR)", "×", "×", "76.00 ± 1.41", "0.64", "2"],
         ["A(abs(θ_init) ⊙ s_T^LRR)", "×", "✓", "62.00 ± 2.83", "0.64", "2"],
         ["A(θ_T^AWS ⊙ m_T^AWS)", "✓", "×", "80.00 ± 1.41", "0.64", "2"],
         ["A(abs(θ_init) ⊙ s_T^AWS)", "✓", "✓", "78.00", "0.64", "1 of 2"],
         ["dense A(θ_init)", "-", "-", "90.00", "1", "1 of 2"],
     ]
-    assert tables["1"][1] == ["A(abs(θ_init) ⊙ s_T^LRR)", "×", "✓", "71.00 ± 1.41", "0.8", "2"]
-    with (folder / "figure3.csv").open() as file:
-        rows = {(row["method"], row["start"], row["level"]): row for row in csv.DictReader(file)}
+    assert tables["1"][1][1:] == ["A(abs(θ_init) ⊙ s_T^LRR)", "×", "✓", "71.00 ± 1.41", "0.8", "2"]
+    rows = {(row["method"], row["start"], row["level"]): row for row in read_csv(folder / "figure3.csv")}
     row = rows["lrr", "signs", "2"]
     assert [float(row[f"test_accuracy_{key}"]) for key in ("mean", "std")] == [62.0, statistics.stdev([60, 64])]
     assert (row["n"], row["planned"], row["signs"], row["magnitudes"]) == ("2", "2", "level", "new")
@@ -110,7 +104,7 @@ def test_the_table_by_hand(planned, tmp_path, monkeypatch, capsys):
 
 def test_gaps_are_listed_with_their_commands(planned, monkeypatch, capsys):
     _, out, _ = run_report(monkeypatch, capsys, "--plan", planned)
-    # No level is there: they are what LRR and AWS lack as well.
+    # No level is there: LRR and AWS lack those as well.
     assert "missing: 14 trainings, 0 error barriers; next:" in out
     assert "--method aws --seed 2 --share" in out
     assert "--method dense --seed 2 --share" in out
@@ -118,8 +112,7 @@ def test_gaps_are_listed_with_their_commands(planned, monkeypatch, capsys):
 
 
 def test_nothing_finished_is_a_figure_of_gaps(tmp_path, monkeypatch, capsys):
-    plan = tmp_path / "plan.txt"
-    plan.write_text("\n".join(lines_of(tmp_path / "runs")))
+    plan = write_plan(tmp_path / "plan.txt", lines_of(tmp_path / "runs"))
     flags = ("--comparisons", "lmc-signs", "noise-signs", "--level", "2")
     status, out, _ = run_report(monkeypatch, capsys, "--plan", plan, *flags)
     assert status == 0
@@ -128,11 +121,20 @@ def test_nothing_finished_is_a_figure_of_gaps(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "figures" / "figure" / "figure.png").exists()
 
 
+def test_a_dense_network_of_several_runs_is_planned_once(tmp_path, monkeypatch, capsys):
+    """The runs of LRR and AWS both plan the dense network of seed 2: one that is there stands for both."""
+    lines = lines_of(tmp_path / "runs", seeds=(1,), more="--start dense signs")[:2]
+    make_planned(lines[0], {"dense_seed2": 90.0})
+    _, out, _ = run_report(monkeypatch, capsys, "--plan", write_plan(tmp_path / "plan.txt", lines))
+    rows = [row[1:] for row in cells_of(out) if row[1].startswith("dense")]
+    assert rows == [["dense A(θ_init)", "-", "-", "90.00", "1", "1"]] * 2  # at both levels
+
+
 def test_the_dry_run_counts_epochs(planned, monkeypatch, capsys):
     """A run of LRR: 10 + 2 x 10 epochs of pruning and 4 x 100 of final trainings, of which here only these are done."""
     flags = ("--plan", planned, "--dry-run", "--comparisons", "noise-signs", "lmc-signs", "--level", "2")
     _, out, _ = run_report(monkeypatch, capsys, *flags)
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line[:1] == "|"][2:]
+    cells = cells_of(out)[2:]
     assert cells[0] == ["digits_resnet20_lrr_seed1", "5", "530", "400"]  # a fifth one for SGD noise
     assert cells[3] == ["digits_resnet20_aws_seed2", "5", "530", "300"]
     assert cells[4] == ["digits_resnet20_dense_seed1", "1", "100", "100"]
@@ -141,8 +143,7 @@ def test_the_dry_run_counts_epochs(planned, monkeypatch, capsys):
 
 
 def test_other_settings_are_named_and_not_mixed_in(planned, tmp_path, monkeypatch, capsys):
-    plan = tmp_path / "other.txt"
-    plan.write_text("\n".join(lines_of(tmp_path / "runs", more="--weight-decay 0.1")))
+    plan = write_plan(tmp_path / "other.txt", lines_of(tmp_path / "runs", more="--weight-decay 0.1"))
     status, _, err = run_report(monkeypatch, capsys, "--plan", plan)
     assert status == 2
     assert err.count("\n") == 1
@@ -152,14 +153,25 @@ def test_other_settings_are_named_and_not_mixed_in(planned, tmp_path, monkeypatc
 
 def test_a_part_is_named_by_where_it_comes_from(planned, monkeypatch, capsys):
     _, out, _ = run_report(monkeypatch, capsys, "--plan", planned, "--parts")
-    rows = [[cell.strip() for cell in line.split("|")[3:-1]] for line in out.splitlines() if line[:1] == "|"]
+    rows = [row[2:] for row in cells_of(out)]
     assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "2"] in rows
     assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "2"] in rows
 
 
+@pytest.mark.parametrize("flags", [(), ("--plan", "plan.txt", "--comparisons", "lmc-signs", "--level", "2")])
+def test_every_file_is_read_once(flags, planned, tmp_path, monkeypatch, capsys):
+    """However often a run is looked at: for its settings, its results, and as dense networks of the others' ε."""
+    read, read_text = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: read.append(path.resolve()) or read_text(path, **how))
+    monkeypatch.chdir(tmp_path)
+    assert run_report(monkeypatch, capsys, *flags)[0] == 0
+    of_runs = [path for path in read if path.name in ("config.json", "result.json")]
+    assert sorted(of_runs) == sorted([*tmp_path.rglob("config.json"), *tmp_path.rglob("result.json")])
+
+
 def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
-    runs = [planned_run(shlex.split(line)) for line in lines_of(tmp_path / "runs", seeds=(1,))]
-    commands = [" ".join(last_of_each(flags)) for flags in commands_of_stages(runs)]
+    plan = make_plan(map(shlex.split, lines_of(tmp_path / "runs", seeds=(1,))), [], 0)
+    commands = [" ".join(flags) for flags in plan.commands_of_stages()]
     assert [text.endswith("--start") for text in commands] == [True] * 2 + [False] * 5  # both methods prune first
     assert "--start dense" in commands[2]
     # A process trains what starts at one level of one run: its step is compiled once.
@@ -167,15 +179,17 @@ def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
         f"--levels {level} --final-levels {level} --start subnetwork signs --init-seed 2 --final-seeds 2"
         for level in (1, 1, 2, 2)
     ]
-    assert [flags[-1] for flags in commands_of_runs(runs)] == ["1"] * 3  # one after the other: the lines as they are
+    assert [flags[-1] for flags in plan.commands_of_runs()] == ["1"] * 3  # one after the other: the lines as they are
 
 
 def test_gem_miner_s_levels_are_searched_side_by_side(tmp_path):
+    """And compared with nothing: its levels have no trained weights to start from."""
     line = f"{SMALL_PLAN} --runs-dir {tmp_path} --method gm --level-epochs 11"
-    commands = [" ".join(last_of_each(flags)) for flags in commands_of_stages([planned_run(shlex.split(line))])]
-    assert [text.split("--level-epochs 11 ")[1] for text in commands[:2]] == [
+    plan = make_plan([shlex.split(line)], ["lmc-signs"], 2)
+    assert [" ".join(flags).split("--level-epochs 11 ")[1] for flags in plan.commands_of_stages()[:2]] == [
         "--levels 1 --final-levels 1 --start", "--levels 2 --final-levels 2 --start",
     ]  # fmt: skip
+    assert plan.barriers == ()
 
 
 def test_of_flags_given_twice_the_last_stays():
@@ -184,29 +198,30 @@ def test_of_flags_given_twice_the_last_stays():
 
 def test_barriers_of_trained_pairs(tmp_path, monkeypatch, capsys):
     """Real networks: the pair's command is listed once both are there, and its number reaches the table."""
-    flags = [*TINY_JOB, "--method", "aws", "--levels", "1", "--runs-dir", str(tmp_path / "runs"), "--start", "signs"]
-    plan = tmp_path / "plan.txt"
-    plan.write_text(shlex.join(flags))
+    smallest = ("--method", "aws", "--levels", "1", "--level-epochs", "1", "--final-epochs", "1")
+    line = shlex.join([*TINY_JOB, *smallest, "--runs-dir", str(tmp_path / "runs"), "--start", "signs"])
+    plan = write_plan(tmp_path / "plan.txt", [line])
     compared = ("--plan", plan, "--comparisons", "lmc-signs", "--level", "1")
     assert run_report(monkeypatch, capsys, *compared, "--list", "barriers")[1].strip() == ""
-    run = run_in_process(tmp_path / "runs", "--method", "aws", "--levels", "1", "--start", "signs", "subnetwork")
+    trainings = run_report(monkeypatch, capsys, *compared, "--list", "runs")[1]
+    assert trainings.count("main.py") == 2  # the line's own, and the solution for the comparison
+    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1] == trainings
+    run = run_in_process(tmp_path / "runs", *smallest, "--start", "signs", "subnetwork")
     capsys.readouterr()
-    _, out, _ = run_report(monkeypatch, capsys, *compared, "--list", "barriers")
-    (line,) = out.splitlines()
-    assert "calculate_error_barrier.py" in line
-    assert line.count("level_01_") == 2
+    barriers = run_report(monkeypatch, capsys, *compared, "--list", "barriers")[1]
+    assert barriers.count("\n") == barriers.count("calculate_error_barrier.py") == 1
+    assert barriers.count("level_01_") == 2
+    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1] == barriers
     names = [f"{run.name}-level_01_{start}_seed2" for start in ("signs", "subnetwork")]
     folder = tmp_path / "runs" / "barriers" / "--".join(names)
     folder.mkdir(parents=True)
     positions = [{"alpha": alpha, "test_error": error} for alpha, error in ((0.0, 10.0), (0.5, 14.0), (1.0, 12.0))]
-    summary = {"barrier": 3.0, "positions": positions, "connected": None, "epsilon": None}
-    write_json(folder / "barrier.json", {**summary, "first": names[0], "second": names[1], "augmented": True})
-    assert run_report(monkeypatch, capsys, *compared, "--list", "barriers")[1].strip() == ""
+    write_json(folder / "barrier.json", {"barrier": 3.0, "positions": positions})
+    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1].strip() == ""
     _, out, _ = run_report(monkeypatch, capsys, *compared)
     assert "| digits resnet20 | linear mode connectivity | AWS signs to solution | 3.00 " in out
     grouped = tmp_path / "runs" / "figures" / "figure" / "tensorboard" / "digits_resnet20" / run.name
     assert (grouped / "pruning").is_dir()
-    assert torch.load(run / "level_01" / "network.pt", weights_only=True)["result"]["level"] == 1
 
 
 @pytest.mark.parametrize(
@@ -214,8 +229,10 @@ def test_barriers_of_trained_pairs(tmp_path, monkeypatch, capsys):
     [
         (("--list", "runs"), "--list and --dry-run go with --plan"),
         (("runs/a", "--plan", "plan.txt"), "give runs or --plan, not both"),
+        (("--paired", "a", "b", "c"), "--paired takes its two folders and nothing else"),
         (("--plan", "nowhere.txt"), "nowhere.txt: check the path"),
         (("--plan", "/dev/null"), "/dev/null plans no run"),
+        ((), "there is no finished final training"),
     ],
 )
 def test_bad_input_is_one_line(flags, expected, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-from utils.blueprint import Blueprint
+from utils.method.network import Blueprint
 from utils.seeding import derive_seed
 
 

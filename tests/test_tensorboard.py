@@ -1,6 +1,6 @@
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.tensorboard import StageScalars
+from utils.runs.tensorboard import StageScalars
 
 
 def row(epoch):
@@ -11,7 +11,7 @@ def row(epoch):
     }
 
 
-def test_an_epoch_trained_again_stands_there_once(tmp_path):
+def test_an_epoch_that_is_trained_again_is_shown_once(tmp_path):
     with StageScalars(tmp_path, "level_00", 0, []) as scalars:
         scalars.add(row(1))
     with StageScalars(tmp_path, "level_01", 1, []) as scalars:

@@ -1,3 +1,5 @@
+"""The training step, an epoch of them, evaluation, and what a stage is told of its epochs."""
+
 import copy
 
 import pytest
@@ -6,19 +8,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.batches import evaluation_batches, training_batches
+from tests.commands import read_csv
+from tests.toy_training import BLUEPRINT, DATASET, half_masks, make_trainer
 from tests.toys import ToyNetwork, toy_dataset
-from utils.norm_interpolation import initial_normalization
-from utils.optimization import sgd
-from utils.pruning import apply_masks
-from utils.training import TrainingError, check_batch, evaluate, make_train_step, train_one_epoch
+from utils.files import load
+from utils.method.network import Blueprint
+from utils.method.norm_interpolation import initial_normalization
+from utils.method.pruning import apply_masks
+from utils.method.step import TrainingError, make_train_step
+from utils.runs.progress import JobProgress
+from utils.training.devices import Speed
+from utils.training.evaluation import check_last_batch, evaluate, train_one_epoch
+from utils.training.optimization import sgd
+from utils.training.stage import Stage, train_stage
 
 MASKS = {"conv.weight": torch.tensor([1, 0, 1, 1, 0, 1, 1, 1]).bool().view(2, 1, 2, 2)}
 
 
-def toy_step(network, initial_norms, masks=MASKS, lr=0.01):
-    apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
+def toy_step(network, initial_norms, lr=0.01):
+    apply_masks([network.get_parameter(name) for name in MASKS], list(MASKS.values()))
     optimizer = sgd(network, lr=lr, momentum=0.9, weight_decay=0.01)
-    return make_train_step(network, optimizer, masks, initial_norms)
+    return make_train_step(network, optimizer, MASKS, initial_norms)
 
 
 def toy_batches(epochs=1):
@@ -26,15 +36,20 @@ def toy_batches(epochs=1):
         yield from training_batches(toy_dataset(), batch_size=8, seed=epoch)
 
 
-def test_without_interpolation_it_is_plain_training_with_a_masked_forward():
-    """The reference trains as existing implementations do, with the mask in every forward pass."""
+@pytest.mark.parametrize(
+    ("initial_norms", "alpha"),
+    [({}, 0.5), ({"norm.weight": torch.tensor([7.0, 0.3]), "norm.bias": torch.tensor([-1.0, 2.0])}, 1.0)],
+    ids=["without ψ_init", "α = 1"],
+)
+def test_ordinary_training_is_plain_training_with_a_masked_forward(initial_norms, alpha):
+    """To the last bit. The reference trains as existing implementations do, with the mask in every forward pass."""
     torch.manual_seed(0)
     ours = ToyNetwork()
     reference = copy.deepcopy(ours)
-    step = toy_step(ours, {})
+    step = toy_step(ours, initial_norms)
     optimizer = sgd(reference, lr=0.01, momentum=0.9, weight_decay=0.01)
     for images, labels in toy_batches(epochs=5):
-        loss, correct = step(images, labels, torch.tensor(0.5))
+        loss, correct = step(images, labels, torch.tensor(alpha))
         masked = {"conv.weight": reference.conv.weight * MASKS["conv.weight"]}
         outputs = torch.func.functional_call(reference, masked, (images,))
         optimizer.zero_grad()
@@ -79,7 +94,6 @@ def test_alpha_leaves_nothing_behind():
     batches = list(evaluation_batches(dataset, dataset.test))
     assert evaluate(network, batches) == evaluate(fresh, batches)
     assert network.state_dict().keys() == ToyNetwork().state_dict().keys()
-    assert not [name for name in vars(network.norm) if "alpha" in name]
 
 
 def test_training_learns_and_averages_over_images():
@@ -109,9 +123,38 @@ def test_a_loss_that_is_no_longer_finite_stops_the_training():
         evaluate(network, evaluation_batches(dataset, dataset.test))
 
 
-def test_one_value_for_a_batch_norm_is_refused_in_time():
-    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    check_batch(network, torch.zeros(2, 1, 2, 2))
+def test_a_last_batch_too_small_for_a_batch_norm_is_refused_in_time():
+    """At 8 pixels ShuffleNet's last batch norms see a single pixel; ResNet-20's see four."""
+    dataset = toy_dataset(count=9, size=8, classes=4)
+    shufflenet = Blueprint("shufflenet", "toy", classes=4, channels=1)
+    check_last_batch(shufflenet, dataset, batch_size=7)  # 7 + 2
     with pytest.raises(TrainingError, match="the last batch of an epoch has 1 image"):
-        check_batch(network, torch.zeros(1, 1, 2, 2))
-    check_batch(ToyNetwork(), torch.zeros(1, 1, 4, 4))  # a batch norm over pixels has values enough
+        check_last_batch(shufflenet, dataset, batch_size=8)
+    check_last_batch(BLUEPRINT, dataset, batch_size=8)
+
+
+def test_a_stage_trains_one_epoch_for_each_of_its_rates(tmp_path, capsys):
+    """What was saved before an interruption is exactly sparse, and neither trained nor reported again."""
+    stage = Stage("level 1/2", tmp_path / "level_01", [0.1, 0.02, 0.003], 1, "level_01", tmp_path / "tensorboard")
+    stage.folder.mkdir()
+    done = []
+
+    def stop_after_the_second(epochs_done):
+        done.append(epochs_done)
+        if done == [1, 2]:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        try:
+            progress = JobProgress({"level_01": 3}, len(DATASET.train))
+            rows = train_stage(make_trainer(Speed()), stage, progress, 0.0, stop_after_the_second)
+        except KeyboardInterrupt:
+            assert [row["epoch"] for row in read_csv(stage.folder / "metrics.csv")] == ["1", "2"]
+            saved = load(stage.folder / "unfinished.pt")["model"]
+            assert all(torch.equal(saved[name] == 0, ~mask) for name, mask in half_masks().items())
+    assert done == [1, 2, 2, 3]  # the second one was not saved yet
+    assert [(row["epoch"], row["lr"]) for row in rows] == [(1, 0.1), (2, 0.02), (3, 0.003)]
+    assert [float(row["lr"]) for row in read_csv(stage.folder / "metrics.csv")] == [0.1, 0.02, 0.003]
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in shown] == [f"level 1/2, epoch {epoch}/3" for epoch in (1, 2, 2, 3)]
+    assert progress.seconds_left() == 0

@@ -1,10 +1,16 @@
-"""Small networks and data sets for the tests."""
+"""Small networks and data sets for the tests, and the list of the large ones."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from data.augmentation import Augmentation
 from data.dataset import Dataset, LabelledImages
+from models import ARCHITECTURES
+
+# Every architecture for a test's parameter; those of many layers take some seconds each.
+SMALL = ("resnet20", "vgg11_bn")
+EVERY_ARCH = [pytest.param(arch, marks=[] if arch in SMALL else pytest.mark.slow) for arch in ARCHITECTURES]
 
 
 class ToyNetwork(nn.Module):

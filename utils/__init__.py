@@ -1,1 +1,1 @@
-"""The paper's ideas, one room each, and the services under them."""
+"""Everything that the programs share: the paper's method, training, run folders, barriers, results and benchmarks."""

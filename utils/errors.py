@@ -1,5 +1,6 @@
-"""Errors that a person can mend, as one line: what is wrong and what to do."""
+"""Errors that a user can fix, as one line: what is wrong and what to do."""
 
+import argparse
 import errno
 import io
 import os
@@ -8,31 +9,19 @@ from collections.abc import Callable
 
 import torch
 
-from data import DataError
-from utils.checkpoint import CheckpointError
-from utils.devices import DeviceError
-from utils.pruning import PruningError
-from utils.run_folder import RunFolderError
-from utils.signed_mask import SignedMaskError
-from utils.training import TrainingError
 
-EXPECTED = (
-    DataError,
-    PruningError,
-    SignedMaskError,
-    CheckpointError,
-    RunFolderError,
-    TrainingError,
-    DeviceError,
-    torch.OutOfMemoryError,
-    OSError,
-)
+class UserError(Exception):
+    """Something that the user can fix: the message says what is wrong and what to do."""
+
+
+EXPECTED = (UserError, torch.OutOfMemoryError, OSError)
 INTERRUPTED = 130
 REFUSED = 2
 
+FREE_SPACE = "free some space and run the same command again; what was finished is kept"
 REMEDIES = {
-    errno.ENOSPC: "free some space and run the same command again; what was finished is kept",
-    errno.EDQUOT: "free some space and run the same command again; what was finished is kept",
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
     errno.EFBIG: "allow larger files and run the same command again; what was finished is kept",
     errno.EROFS: "choose a folder that can be written with --runs-dir",
     errno.EACCES: "choose a folder that you may use",
@@ -44,7 +33,7 @@ REMEDIES = {
 
 
 def exit_status(program: str, job: Callable[[], None]) -> int:
-    """Run ``job``: 0 where it went well, 2 with one line on stderr for an expected error, 130 for an interrupt.
+    """Run ``job``. Returns 0 if it ended well, 2 after one line on stderr for an expected error, 130 for an interrupt.
 
     Any other exception is a defect of this program and keeps its traceback.
     """
@@ -53,10 +42,10 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
     try:
         job()
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{program}: interrupted; run the same command again", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return REFUSED
     except EXPECTED as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
@@ -65,15 +54,16 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
 
 
 def one_line(error: Exception) -> str:
+    """The message of an expected error, without line breaks and with what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full: choose a smaller --batch-size ({text})"
     if isinstance(error, OSError) and error.errno in REMEDIES:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}: {REMEDIES[error.errno]}"
+        file = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{file}: {REMEDIES[error.errno]}"
     return text
 
 
-def refuse(parser, message: str) -> None:
-    """In the place of an argument parser's ``error``, whose usage text would be many lines long."""
+def refuse(parser: argparse.ArgumentParser, message: str) -> None:
+    """Replaces an argument parser's ``error``, whose usage text would be many lines long."""
     parser.exit(REFUSED, f"{parser.prog}: error: {message} (--help lists the flags)\n")

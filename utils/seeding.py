@@ -8,12 +8,12 @@ import torch
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """A seed for one purpose, such as ``derive_seed(1, "level_03", epoch)``: 63 bits, unrelated between purposes.
 
-    An interrupted training goes on exactly because no generator's state has to survive: every epoch starts its own.
+    Every epoch seeds its own generators, so an interrupted training continues exactly without saved generator states.
     """
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seed torch's global generators, on the CPU and every GPU: initialisation, dropout, stochastic depth."""
+    """Seed torch's global generators (CPU and every GPU), which drive initialization, dropout and stochastic depth."""
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/baselines.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# What each way of pruning leaves in mask and signs: iterative magnitude pruning (IMP), weight rewinding (WR), LRR, AWS.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# What masks and signs are worth by pruning method: iterative magnitude pruning (IMP), weight rewinding (WR), LRR, AWS.
 FIGURE=baselines
 TITLE="IMP, weight rewinding, LRR and AWS"
 NETWORKS="cifar100_resnet50"

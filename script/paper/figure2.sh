@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/figure2.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# Figure 2: what a new initialization does to the LRR subnetwork, with its signs preserved, with and without its ψ.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# Figure 2: LRR's subnetwork from a new initialization with its signs preserved, with and without its ψ.
 FIGURE=figure2
 TITLE="Figure 2: the signs of LRR's subnetwork, with and without its normalization parameters"
 NETWORKS="cifar100_resnet50 cifar100_mobilenetv2 cifar100_shufflenet cifar100_efficientnet"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/figure3.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# Figure 3: the paper's main results. Solutions of LRR and AWS, and random networks trained with their signed masks.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# Figure 3, the paper's main results: solutions of LRR and AWS, and random networks trained with their signed masks.
 FIGURE=figure3
 TITLE="Figure 3: signed masks of LRR and AWS on random initializations"
 NETWORKS="cifar100_resnet50 cifar100_mobilenetv2 cifar100_shufflenet cifar100_efficientnet

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/figure4.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# Figure 4: AWS's signed masks beside Gem-Miner's masks (GM), whose networks are trained from the search's own weights.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# Figure 4: AWS's signed masks compared with Gem-Miner's masks (GM), which are trained from the weights of the search.
 FIGURE=figure4
 TITLE="Figure 4: AWS and Gem-Miner"
 NETWORKS="cifar100_resnet32"

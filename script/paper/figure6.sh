@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/figure6.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# Figure 6: VGG11-bn, on which LRR's signed masks transfer as well.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# Figure 6: VGG11-bn, on which LRR's signed masks also transfer.
 FIGURE=figure6
 TITLE="Figure 6: signed masks of LRR and AWS, VGG11-bn"
 NETWORKS="cifar100_vgg11_bn"

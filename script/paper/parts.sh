@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: bash script/paper/parts.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# SCALE=small before it: on the embedded digits, in minutes on a CPU.
-# Which part of a subnetwork carries what it has learned: mask, signs, magnitudes or normalization parameters. Every
-# combination on the mask, and the mask shuffled within its layers.
+# With SCALE=small in front, runs a small version on the embedded digits, in minutes on a CPU.
+# Which part of a subnetwork carries what it has learned: mask, signs, magnitudes or normalization parameters. Trains
+# every combination with the mask, and the mask shuffled within its layers.
 FIGURE=parts
 TITLE="Mask, signs, magnitudes and normalization parameters"
 NETWORKS="cifar100_resnet50"

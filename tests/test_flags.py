@@ -1,0 +1,157 @@
+"""main.py's command line: what it means without a flag, what decides a result, and what it plans."""
+
+import argparse
+import re
+
+import pytest
+
+import main
+from tests.commands import TINY_JOB
+from utils.flags import (
+    describe_work,
+    flags_of_settings,
+    parse_arguments,
+    planned_finals,
+    rewound_to,
+    run_settings,
+    stage_epochs,
+)
+from utils.method.methods import METHODS
+
+
+def parse(line):
+    return parse_arguments(line.split())
+
+
+def test_the_defaults_are_the_paper_s_for_cifar100():
+    """Section 4.1: 10 dense epochs, 15 levels of 10 epochs that prune a fifth, final trainings of 100 epochs."""
+    args = parse("")
+    assert (args.dataset, args.arch, args.method, args.seed) == ("cifar100", "resnet50", "aws", 1)
+    assert (args.warmup_epochs, args.levels, args.level_epochs, args.prune_rate) == (10, 15, 10, 0.2)
+    assert (args.pruning_schedule, args.alpha_range) == ("constant", [0, 1])
+    assert (args.final_epochs, args.decays_at) == (100, [0.5, 0.75])
+    assert (args.lr, args.momentum, args.weight_decay, args.batch_size) == (0.1, 0.9, 5e-4, 128)
+
+
+@pytest.mark.parametrize(
+    ("line", "epoch"),
+    [
+        ("--method lrr", None),  # weights are kept
+        ("--method aws", None),
+        ("--method gm", None),
+        ("--method imp", 0),  # the initialization
+        ("--method wr", 10),  # the warm-up's last epoch
+        ("--method wr --rewind-epoch 3", 3),
+        ("--method wr --rewind-epoch 0", 0),
+    ],
+)
+def test_where_a_method_rewinds_weights_to(line, epoch):
+    assert rewound_to(parse(line)) == epoch
+
+
+# flags: every stage with its epochs, and the line that says what will be done
+PLANS = [
+    (
+        "--levels 1 --seed 4",
+        {"level_00": 10, "level_01": 10}
+        | {f"final/level_01_{start}_seed5": 100 for start in ("subnetwork", "signs", "mask")},
+        "10 warm-up + 1 levels x 10 + 3 final trainings x 100",
+    ),
+    (
+        "--warmup-epochs 3 --levels 2 --level-epochs 4 --start",
+        {"level_00": 3, "level_01": 4, "level_02": 4},
+        "3 warm-up + 2 levels x 4 + 0 final trainings x 100",
+    ),
+    ("--method dense --seed 4 --final-epochs 7", {"final/dense_seed4": 7}, "1 final trainings x 7"),
+    (
+        "--method gm --final-levels 2 1 2 --start mask",  # searches that do not need each other
+        {"level_02": 10, "level_01": 10, "final/level_02_mask_seed2": 100, "final/level_01_mask_seed2": 100},
+        "2 levels x 10 + 2 final trainings x 100",
+    ),
+    (
+        "--signed-mask a.npz",  # no level of this run, so that none is in the names
+        {"final/signs_seed2": 100, "final/mask_seed2": 100},
+        "2 final trainings x 100",
+    ),
+    (
+        "--levels 0 --start mask subnetwork dense --final-seeds 2 3 --init-seed 3",  # a subnetwork needs no new one
+        {"level_00": 10}
+        | {f"final/level_00_mask_seed{seed}" + "_init3" * (seed == 2): 100 for seed in (2, 3)}
+        | {f"final/level_00_subnetwork_seed{seed}": 100 for seed in (2, 3)}
+        | {f"final/dense_seed{seed}" + "_init3" * (seed == 2): 100 for seed in (2, 3)},
+        "10 warm-up + 0 levels x 10 + 6 final trainings x 100",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "epochs", "work"), PLANS, ids=[line for line, *_ in PLANS])
+def test_what_is_planned(line, epochs, work):
+    args = parse(line)
+    assert list(stage_epochs(args).items()) == list(epochs.items())
+    assert describe_work(args) == work
+
+
+def test_final_trainings_know_their_seeds():
+    """Every start that has the run's own initialization is of the run's seed, whatever --init-seed is."""
+    finals = planned_finals(parse("--seed 5 --start subnetwork signs --final-seeds 6 7 --init-seed 9"))
+    assert [(final.start, final.init_seed, final.order_seed) for final in finals] == [
+        ("subnetwork", 5, 6), ("subnetwork", 5, 7), ("signs", 9, 6), ("signs", 9, 7),
+    ]  # fmt: skip
+
+
+DECIDES = [
+    *("--dataset digits", "--arch resnet20", "--method lrr", "--seed 2", "--train-images-per-class 5"),
+    *("--warmup-epochs 11", "--level-epochs 11", "--prune-rate 0.3", "--pruning-schedule dense"),
+    *("--method wr --rewind-epoch 3", "--alpha-range 0 0.5", "--final-epochs 11", "--decays-at 0.5", "--lr 0.2"),
+    *("--momentum 0.8", "--weight-decay 0", "--batch-size 64", "--method gm --search-lr 0.2"),
+    "--method gm --score-penalty 0",
+]
+ADDS_OR_SPEEDS_UP = [
+    *("--levels 3", "--start mask", "--final-levels 3", "--final-seeds 8", "--init-seed 8", "--device cpu"),
+    *("--precision bf16", "--compile", "--cuda-graph", "--deterministic", "--data-root elsewhere", "--share"),
+    *("--runs-dir elsewhere", "--name other", "--checkpoint-seconds 5"),
+]
+
+
+@pytest.mark.parametrize("line", [*DECIDES, *ADDS_OR_SPEEDS_UP])
+def test_what_makes_another_run(line):
+    """Compared with the same command without its last flag."""
+    shorter = line.rpartition("--")[0]
+    assert (run_settings(parse(line)) != run_settings(parse(shorter))) == (line in DECIDES)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "signed_mask"])
+@pytest.mark.parametrize("more", ["", "--decays-at 0.3 0.6 --alpha-range 0.2 0.8 --train-images-per-class 9"])
+def test_a_run_s_own_settings_are_flags_that_continue_it(method, more):
+    """Other programs add final trainings with them."""
+    settings = run_settings(parse(f"--dataset digits --arch resnet20 --method {method} {more}"))
+    assert run_settings(parse_arguments(flags_of_settings(settings | {"data": "digits"}))) == settings
+
+
+def test_every_flag_has_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as exit:
+        parse("--help")
+    assert exit.value.code == 0
+    text = capsys.readouterr().out
+    for name in vars(parse("")):
+        flag = name.replace("_", "-")
+        (described,) = re.findall(rf"^  --{flag}(?:, --no-{flag})?\b(.*(?:\n    .*)*)", text, re.MULTILINE)
+        without_values = re.sub(r"\(default: \S+\)|\{.*?\}|[A-Z_]{2,}", "", described)
+        assert re.search(r"[a-z]{2}", without_values), flag
+
+
+def test_every_flag_is_read(tmp_path, monkeypatch):
+    """By a job with levels, and one that searches; to write a flag down among the settings is not to read it."""
+    seen = set()
+
+    class Flags(argparse.Namespace):
+        def __getattribute__(self, name):
+            seen.add(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(main, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
+    for more in ("--method aws --levels 1 --start signs", "--method gm --levels 1 --level-epochs 6 --start"):
+        line = [*TINY_JOB, "--train-images-per-class", "2", "--runs-dir", str(tmp_path), *more.split()]
+        main.run_job(Flags(**vars(parse_arguments(line))))
+    assert set(vars(parse(""))) <= seen

@@ -1,0 +1,59 @@
+"""Pictures whose parts stand clear of each other, whatever they hold."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from utils.results.paper import MOST_CURVES, accuracy_panels
+from utils.results.plots import PANEL_HEIGHT, Curve, Panel, panel_figure
+from utils.results.tables import Entry, Experiment
+
+
+def curves(count):
+    return [Curve(f"curve {index}", [0.5, 0.25], [[index], [index + 1, index + 2]]) for index in range(count)]
+
+
+@pytest.mark.parametrize(("count", "networks"), [(1, 1), (5, 3), (30, 1)])
+def test_a_legend_of_any_length_covers_no_panel(count, networks):
+    panels = [
+        Panel("accuracy", "remaining ratio", "%", curves(count), ("dense", [1.0, 2.0]), shrinking=True),
+        Panel("stability", "α", "%", curves(1)),
+    ]
+    figure = panel_figure("title", {f"network {index}": panels for index in range(networks)})
+    figure.draw_without_rendering()
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()]
+    drawn = [axes for axes in figure.axes if axes.lines]
+    assert (len(legends), len(drawn)) == (2, 2 * networks)
+    for axes in drawn:
+        assert axes.get_window_extent().height > 0.7 * PANEL_HEIGHT * figure.dpi
+        assert not any(legend.overlaps(axes.get_tightbbox()) for legend in legends)
+    assert all(legend.y0 >= 0 for legend in legends)
+    plt.close(figure)
+
+
+def entries(methods, starts, levels, accuracy=70.0):
+    """One finished training for each."""
+    result = {"run": "a", "init_seed": 2, "order_seed": 2, "test_accuracy": accuracy}
+    return [
+        Entry(Experiment.of("digits", "resnet20", method, start, level), (result | {"start": start},))
+        for method in methods
+        for start in starts
+        for level in levels
+    ]
+
+
+def test_many_curves_are_a_panel_for_each_start():
+    few = accuracy_panels(entries(["lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
+    assert [(panel.title, len(panel.curves)) for panel in few] == [("test accuracy", 6)]
+    many = accuracy_panels(entries(["imp", "wr", "lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
+    assert MOST_CURVES < 4 * 3
+    assert [(panel.title, len(panel.curves)) for panel in many] == [
+        ("test accuracy, subnetwork", 4), ("test accuracy, signs", 4), ("test accuracy, mask", 4),
+    ]  # fmt: skip
+
+
+def test_the_level_line_is_the_dense_networks_alone():
+    """A network from a signed mask's file has no level either."""
+    dense, file = entries(["lrr"], ["dense"], [None], 90.0), entries(["signed_mask"], ["signs"], [None], 60.0)
+    (panel,) = accuracy_panels([*dense, *file, *entries(["aws"], ["signs"], [5, 10])])
+    assert panel.reference == ("dense A(θ_init)", [90.0])
+    assert [curve.values for curve in panel.curves] == [[[70.0], [70.0]]]

@@ -1,0 +1,178 @@
+"""A run's folder: its settings, its results, and who works on which of its stages."""
+
+import json
+import sys
+import threading
+
+import pytest
+
+from tests.commands import finish
+from utils.errors import UserError
+from utils.files import FileError, save, write_json
+from utils.method.network import Blueprint
+from utils.runs.progress import JobProgress
+from utils.runs.records import NETWORK_FILE, RESULT_FILE, Record, Records
+from utils.runs.run import FinalTraining, Level, Run, StageInUse, claim_stage, open_run_folder, project_commit
+
+SETTINGS = {"lr": 0.1, "alpha_range": (0.0, 1.0), "signed_mask": None, "seed": 1}
+LEVELS = [Level(0), Level(1), Level(2)]
+FINALS = [FinalTraining("signs", 2, 2, 2), FinalTraining("mask", 2, 2, 2)]
+BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
+
+
+def make_run(folder, share=False):
+    return Run(folder, SETTINGS, BLUEPRINT, {"device": "cpu", "precision": "fp32"}, share)
+
+
+def test_the_same_settings_are_let_in_again(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    for about, command in (({"commit": "a"}, ["main.py"]), ({"commit": "b"}, ["main.py", "--name", "a run"])):
+        monkeypatch.setattr(sys, "argv", command)
+        open_run_folder(run, SETTINGS, about)
+    assert json.loads((run / "config.json").read_text())["about"] == {"commit": "a"}
+    assert (run / "command.txt").read_text() == "python main.py\npython main.py --name 'a run'\n"
+
+
+def test_a_folder_of_an_earlier_version_goes_on_working(tmp_path):
+    """It does not mention what could not be chosen then."""
+    open_run_folder(tmp_path, SETTINGS, {})
+    open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
+    with pytest.raises(UserError, match=r"--pruning-schedule dense \(there: constant\)"):
+        open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "dense"}, {})
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(FileError, match=r"config\.json is damaged"):
+        open_run_folder(tmp_path, SETTINGS, {})
+
+
+def test_git_is_not_needed(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert project_commit() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder"),
+    [
+        (Level(0), "level_00"),
+        (Level(11), "level_11"),
+        (FinalTraining("signs", 11, 2, 2), "final/level_11_signs_seed2"),
+        (FinalTraining("signs", 11, 5, 2), "final/level_11_signs_seed2_init5"),
+        (FinalTraining("subnetwork", 11, 1, 2), "final/level_11_subnetwork_seed2"),  # no new initialization
+        (FinalTraining("dense", None, 1, 1), "final/dense_seed1"),
+        (FinalTraining("mask", None, 2, 2), "final/mask_seed2"),  # of a signed-mask file
+    ],
+)
+def test_a_stage_has_a_folder_of_its_own(stage, folder):
+    assert stage.stage == folder
+
+
+def test_results_are_one_row_a_finished_network(tmp_path):
+    finish(tmp_path / "final" / "signs_seed2", kind="final", test_accuracy=60.0)
+    finish(tmp_path / "level_00", kind="level", test_accuracy=50.0, survivors={"conv": 3})
+    (tmp_path / "level_01").mkdir()
+    write_json(tmp_path / "level_01" / RESULT_FILE, {"kind": "level"})  # its network is not there yet
+    record = make_run(tmp_path).keep_results_table()
+    assert list(record.results) == ["level_00", "final/signs_seed2"]
+    assert [result["test_accuracy"] for result in record.finals] == [60.0]
+    assert (tmp_path / "results.csv").read_text() == "kind,test_accuracy\nlevel,50.0\nfinal,60.0\n"
+
+
+def test_a_lost_result_is_taken_from_its_network(tmp_path):
+    """And so is a damaged one: what was finished is neither lost nor to be deleted."""
+    stage = tmp_path / "final" / "signs_seed2"
+    stage.mkdir(parents=True)
+    save(stage / NETWORK_FILE, {"result": {"kind": "final", "test_accuracy": 60.0}})
+    for damage in (lambda: None, lambda: (stage / RESULT_FILE).write_text("{"), (stage / RESULT_FILE).unlink):
+        damage()
+        assert Record(tmp_path).finals == [{"kind": "final", "test_accuracy": 60.0}]
+        assert json.loads((stage / RESULT_FILE).read_text())["kind"] == "final"
+
+
+def test_other_folders_are_told_from_runs(tmp_path):
+    open_run_folder(tmp_path / "run", SETTINGS | {"dataset": "digits"}, {})
+    (tmp_path / "other").mkdir()
+    write_json(tmp_path / "other" / "config.json", {"theme": "dark"})
+    assert [record.folder.name for record in Records().below(tmp_path)] == ["run"]
+    assert Record(tmp_path / "run").settings["lr"] == 0.1
+    for folder in ("other", "nowhere"):
+        with pytest.raises(UserError, match=f"{folder} is no run folder"):
+            Record(tmp_path / folder).settings  # noqa: B018
+
+
+@pytest.fixture
+def progress():
+    return JobProgress({stage.stage: 10 for stage in (*LEVELS, *FINALS)}, images_per_epoch=100)
+
+
+def make(run, stages, progress, **how) -> list[str]:
+    """Finish every stage that is unfinished; their folders."""
+    made = []
+    for stage in run.unfinished(stages, progress, **how):
+        finish_held(run.folder / stage.stage)
+        made.append(stage.stage)
+    return made
+
+
+def finish_held(folder):
+    write_json(folder / RESULT_FILE, {})
+    (folder / NETWORK_FILE).touch()
+
+
+def test_what_is_finished_is_skipped(tmp_path, progress):
+    finish(tmp_path / "level_00")
+    (tmp_path / "level_00" / "unfinished.pt").touch()  # the process ended just before it removed this
+    assert make(make_run(tmp_path), LEVELS, progress) == ["level_01", "level_02"]
+    assert progress.skipped == 10 * 100
+    assert not (tmp_path / "level_00" / "unfinished.pt").exists()
+    assert make(make_run(tmp_path), LEVELS, progress) == []
+
+
+def test_a_stage_is_held_while_it_is_made(tmp_path, progress):
+    for stage in make_run(tmp_path).unfinished(LEVELS[:1], progress):
+        with (
+            pytest.raises(StageInUse, match="level_00 is being worked on by another process: stop it, or wait for it"),
+            claim_stage(tmp_path / stage.stage),
+        ):
+            pass
+    with claim_stage(tmp_path / "level_00"):
+        pass  # free again
+
+
+def test_a_stage_in_use_is_an_error_unless_the_run_is_shared(tmp_path, progress, capsys):
+    """Of a shared run, a final training is left to the other process alone, a level with those after it."""
+    with claim_stage(tmp_path / "level_01"), claim_stage(tmp_path / FINALS[0].stage):
+        for stages in (LEVELS, FINALS):
+            with pytest.raises(StageInUse):
+                make(make_run(tmp_path), stages, progress)
+        shared = make_run(tmp_path, share=True)
+        assert make(shared, LEVELS, progress) == []  # level 0 was made above
+        assert make(shared, FINALS, progress) == [FINALS[1].stage]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [f"left to another process: {tmp_path / stage}" for stage in ("level_01", FINALS[0].stage)]
+
+
+def test_one_process_alone_goes_through_the_levels(tmp_path, progress):
+    first, second = make_run(tmp_path, share=True), make_run(tmp_path, share=True)
+    for stage in first.unfinished(LEVELS, progress, alone=True):
+        assert make(second, LEVELS, progress, alone=True) == []
+        finish_held(tmp_path / stage.stage)
+    assert [(tmp_path / level.stage / NETWORK_FILE).exists() for level in LEVELS] == [True] * 3
+
+
+def test_a_level_that_another_process_makes_is_waited_for(tmp_path, progress):
+    run, begun, go_on = make_run(tmp_path, share=True), threading.Event(), threading.Event()
+
+    def other_process():
+        with claim_stage(tmp_path / "level_00"):
+            begun.set()
+            go_on.wait()
+            finish_held(tmp_path / "level_00")
+
+    other = threading.Thread(target=other_process)
+    other.start()
+    begun.wait()
+    threading.Timer(0.2, go_on.set).start()
+    assert make(run, LEVELS, progress, wait=True) == ["level_01", "level_02"]
+    other.join()

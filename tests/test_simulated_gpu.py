@@ -1,0 +1,299 @@
+"""The CUDA path on a machine without a GPU, by two stand-ins.
+
+Replayed graphs stand in for CUDA graphs. A capture writes down every operation with the tensors it was given, and a
+replay runs these operations again on the same tensors. They show that whatever changes from step to step (images, α,
+learning rate, masks, batch-norm statistics) is read from memory that stays in its place, that warm-up runs and
+captures leave no trace, and that one capture serves all stages. They cannot show that a real capture succeeds, that
+the memory of a graph is not read after it was used again, or anything about streams, kernels, rounding and speed.
+
+Fake tensors stand in for tensors on a GPU: they have a shape and a device, and no values. They show that a step mixes
+no devices, copies nothing between them, and never has the host wait for a value. They cannot show that any number is
+right.
+
+The tests that need a real GPU are in test_fast_path.py and test_meter.py, and are skipped without one.
+"""
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from data.augmentation import Augmentation
+from data.batches import evaluation_batches
+from data.dataset import Dataset, LabelledImages
+from models import ARCHITECTURES, build_network
+from tests.toy_training import (
+    DATASET,
+    assert_equal_states,
+    assert_masked,
+    begin,
+    make_search,
+    make_trainer,
+    readable_training,
+    search,
+    train,
+)
+from tests.toys import TOY_NETWORKS, toy_dataset
+from utils.barriers.meter import PositionMeter
+from utils.method.network import Blueprint
+from utils.method.step import TrainingError
+from utils.training.devices import Speed
+from utils.training.evaluation import Tally, evaluate
+from utils.training.fast_path import Graphed
+from utils.training.optimization import momenta, rate_tensor, set_momenta
+from utils.training.trainer import SearchTrainer, SubnetworkTrainer
+
+pytestmark = pytest.mark.simulated_gpu
+GRAPH = Speed(cuda_graph=True)
+
+
+class Recording(TorchDispatchMode):
+    """Writes down every operation that makes or changes a tensor, with the very tensors it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        options = options or {}
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        outputs = operation(*arguments, **options)
+        given = {memory_of(tensor) for tensor in tensors_of((arguments, options))}
+        # Views of what was given are there already.
+        made = [tensor if memory_of(tensor) not in given else None for tensor in tensors_of(outputs)]
+        if operation._schema.is_mutable or any(tensor is not None for tensor in made):
+            self.operations.append((operation, arguments, options, made))
+        return outputs
+
+
+def tensors_of(nested) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, torch.Tensor)]
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+class ReplayedGraph:
+    """In the place of a CUDA graph: the recorded operations again, on the same tensors. What Python decided between
+    them, and any number that it put in, stays as it was at the capture."""
+
+    operations: list
+
+    @torch.no_grad()
+    def replay(self):
+        for operation, arguments, options, made in self.operations:
+            for kept, new in zip(made, tensors_of(operation(*arguments, **options)), strict=True):
+                if kept is not None:
+                    kept.detach().copy_(new)
+
+
+@pytest.fixture
+def replayed_graphs(monkeypatch):
+    """CUDA graphs on the CPU: a capture records the step and takes back what it did; returns the graphs made."""
+    graphs = []
+
+    @contextmanager
+    def capture(graph, capture_error_mode):
+        (graphed,) = [made for made in captured if made.graph is None]
+        with graphed.keeping(), Recording() as recording:
+            yield
+        graph.operations = recording.operations
+        graphs.append(graph)
+
+    captured, original = [], Graphed._capture
+
+    def remember_and_capture(graphed, arguments):
+        captured.append(graphed)
+        original(graphed, arguments)
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    return graphs
+
+
+@pytest.fixture
+def small_evaluations(monkeypatch):
+    """Whole evaluation batches, which are captured, of the few images here."""
+    for module in ("data.batches", "utils.training.trainer", "utils.barriers.meter"):
+        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 8)
+
+
+def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
+    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, and the smaller last batch
+    is trained too. The second stage is put where the first one was: fresh momentum, its own masks and ψ_init."""
+    trainer = make_trainer(GRAPH)
+    for seed in (1, 2):
+        begin(trainer, seed)
+        losses, expected = readable_training(seed)
+        assert train(trainer) == losses
+        assert_equal_states(trainer.network.state_dict(), expected)
+        assert_masked(trainer, seed)
+    assert len(replayed_graphs) == 1
+
+
+def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations):
+    """Whole batches by the graph, the smaller last one as it is; the weights are read again at every replay."""
+    trainer = make_trainer(GRAPH)
+    for epochs in (1, 2):
+        train(trainer, epochs=epochs)
+        batches = list(evaluation_batches(DATASET, DATASET.test))
+        assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
+        assert trainer.evaluate() == evaluate(trainer.network, batches)
+    assert len(replayed_graphs) == 2  # the step's, and this one
+
+
+def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):
+    trainer = make_trainer(GRAPH)
+    train(trainer, epochs=1)
+    buffers = momenta(trainer.optimizer)
+    saved = [buffer.clone() for buffer in buffers]
+    train(trainer, epochs=1)
+    set_momenta(trainer.optimizer, saved)
+    assert all(now is buffer for now, buffer in zip(momenta(trainer.optimizer), buffers, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))
+
+
+def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
+    """Freezing between replays counts, and one capture serves the searches of all levels."""
+    replayed, readable = make_search(GRAPH), make_search(Speed())
+    for seed in (1, 2):
+        assert search(replayed, seed) == search(readable, seed)
+        assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
+    assert len(replayed_graphs) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "size"),
+    [
+        *((build, 4) for build in TOY_NETWORKS),
+        pytest.param(partial(build_network, "efficientnet", 2, 1), 16, marks=pytest.mark.slow),
+    ],
+)
+def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
+    """With the batch-norm statistics of ``update_bn``. Nothing of one position is left in the next: two networks are
+    measured in turn, twice, and two graphs serve all."""
+    torch.manual_seed(0)
+    ours, theirs, *others = (build() for _ in range(4))
+    states, dataset = [network.state_dict() for network in others], toy_dataset(count=20, size=size)
+    meters = [PositionMeter(ours, dataset, 8, speed=GRAPH), PositionMeter(theirs, dataset, 8)]
+    measured, expected = ([meter.measure(state) for state in (*states, *states)] for meter in meters)
+    for pair in zip(measured, expected, strict=True):
+        for evaluation, reference in zip(*pair, strict=True):
+            assert evaluation.accuracy == reference.accuracy
+            assert evaluation.loss == pytest.approx(reference.loss, rel=1e-4)
+    assert measured[:2] == measured[2:] != measured[::2]
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+    assert len(replayed_graphs) == 2
+
+
+def test_a_failing_capture_says_what_to_do(replayed_graphs):
+    def function(images):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
+        Graphed(function, batch_size=2)(torch.ones(2, 2))
+
+
+def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
+    with pytest.raises(TrainingError, match=r"does not give what its step gives: do without \(--no-cuda-graph"):
+        train(make_trainer(GRAPH))
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """A device of tensors without values that say they are on a GPU: what mixes devices, or would have the host wait
+    for a value, raises. What such tensors cannot do is done around them: autograd's backward pass, the fused optimizer,
+    and moving a network."""
+    device = torch.device("cuda", 0)
+
+    def build(blueprint, state, masks, device):
+        with torch.device(device):
+            return build_network(blueprint.arch, blueprint.classes, blueprint.channels)
+
+    def update(parameters, gradients, buffers, **options):
+        tensors = [*parameters, *gradients, *buffers, options["lr"]]
+        assert all(tensor.device == device for tensor in tensors)
+        for together in zip(parameters, gradients, buffers, strict=True):
+            assert len({tensor.stride() for tensor in together}) == 1  # fused SGD walks them flat
+
+    def backward(loss):
+        for parameter in optimized:
+            parameter.grad = torch.empty_like(parameter)
+
+    optimized, add_group = [], torch.optim.SGD.add_param_group
+
+    def remember_and_add(optimizer, group):
+        optimized.extend(group["params"])
+        add_group(optimizer, group)
+
+    monkeypatch.setattr(Blueprint, "build", build)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda network, *arguments, **options: network)
+    monkeypatch.setattr(torch, "_fused_sgd_", update)
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(torch.optim.SGD, "add_param_group", remember_and_add)
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())  # there is no CUDA to switch
+    with FakeTensorMode():
+        yield device
+
+
+class NoTransfers(TorchDispatchMode):
+    """Refuses a copy between devices: from pageable memory it waits, and is no part of a CUDA graph."""
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        outputs = operation(*arguments, **(options or {}))
+        devices = {tensor.device for tensor in tensors_of((arguments, outputs))}
+        assert len(devices) < 2, f"{operation} is between {devices}"
+        return outputs
+
+
+CROP = Augmentation(crop_padding=4, flip=True)
+
+
+@pytest.mark.parametrize(
+    ("arch", "augmentation"),
+    [
+        *(pytest.param(arch, CROP, marks=pytest.mark.slow) for arch in ARCHITECTURES),
+        ("resnet20", Augmentation(flip=True, crop_areas=(0.5, 1))),
+    ],
+)
+def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_cuda):
+    """A training step, one of Gem-Miner's search, a batch of a position and an evaluation's predictions."""
+    images = torch.empty(32, 32, 32, 3, dtype=torch.uint8, device=fake_cuda)
+    split = LabelledImages(images, torch.empty(32, dtype=torch.int64, device=fake_cuda))
+    of_channels = torch.empty(3, device=fake_cuda)
+    dataset = Dataset("toy", split, split, 4, of_channels, of_channels, augmentation)
+    batch = [torch.empty(size, dtype=torch.int64, device=fake_cuda) for size in ((8,), (8, 5))]
+    blueprint, tally, alpha = Blueprint(arch, "toy", 4, 3), Tally(fake_cuda), torch.empty((), device=fake_cuda)
+    initial, speed = blueprint.initialize(0), Speed("bf16")
+    subnetwork = SubnetworkTrainer(blueprint, dataset, 8, 0.9, 5e-4, speed)
+    subnetwork.begin(initial, blueprint.dense_masks(), {name: initial[name] for name in blueprint.norms})
+    search_trainer = SearchTrainer(blueprint, initial, 1e-4, dataset, 8, 0.9, speed)
+    search_trainer.begin(initial, seed=1)
+    for trainer in (subnetwork, search_trainer):
+        rate_tensor(trainer.optimizer, fake_cuda)
+        trainer.network.train()
+        for _ in range(2):
+            with NoTransfers():
+                tally.add(*trainer.step(*batch, alpha), 8)
+    meter = PositionMeter(blueprint.build(initial, {}, fake_cuda), dataset, batch_size=8)
+    with meter.statistics.gathering(), NoTransfers():
+        tally.add(*meter.gather(*batch), 8)
+    tally.add_outputs(meter.predict(images.permute(0, 3, 1, 2).float()), split.labels)
+    with pytest.raises(DataDependentOutputException):
+        tally.evaluation()  # it is read here, once an epoch

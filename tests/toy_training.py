@@ -1,0 +1,103 @@
+"""A small training in two ways: by a Trainer, and by the readable step alone with nothing of a Trainer around it."""
+
+import torch
+from torch import Tensor
+
+from data.batches import draw_epoch, make_batch
+from tests.toys import toy_dataset
+from utils.method.gem_miner import signed_constants
+from utils.method.network import Blueprint, State
+from utils.method.pruning import Masks
+from utils.method.step import make_train_step
+from utils.training.devices import Speed
+from utils.training.optimization import set_rate, sgd
+from utils.training.trainer import SearchTrainer, SubnetworkTrainer, Trainer
+
+CPU = torch.device("cpu")
+BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+DATASET = toy_dataset(count=36, size=8, classes=4)
+BATCH_SIZE = 8  # an epoch ends with a batch of 4
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+
+
+def half_masks(seed: int = 1) -> Masks:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(mask.shape, generator=generator) < 0.5 for name, mask in BLUEPRINT.dense_masks().items()}
+
+
+def far_norms(state: State) -> State:
+    """A ψ_init that is not ψ."""
+    return {name: state[name] + 0.5 for name in BLUEPRINT.norms}
+
+
+def make_trainer(speed: Speed, seed: int = 1, dataset=DATASET) -> SubnetworkTrainer:
+    """A trainer that holds a subnetwork of seed ``seed``, with AWS's interpolation."""
+    trainer = SubnetworkTrainer(BLUEPRINT, dataset, BATCH_SIZE, MOMENTUM, WEIGHT_DECAY, speed)
+    begin(trainer, seed)
+    return trainer
+
+
+def begin(trainer: SubnetworkTrainer, seed: int) -> None:
+    initial = BLUEPRINT.initialize(seed)
+    trainer.begin(initial, half_masks(seed), far_norms(initial))
+
+
+def train(trainer: Trainer, epochs: int = 4) -> list[float]:
+    """5 steps an epoch, with a learning rate of its own each; returns the losses."""
+    losses = []
+    for epoch in range(epochs):
+        trainer.network.train()
+        set_rate(trainer.optimizer, 0.05 / (epoch + 1))
+        for batch, alpha in zip(draw_epoch(trainer.dataset, BATCH_SIZE, epoch), alphas(trainer.device), strict=True):
+            losses.append(trainer.step(*batch, alpha)[0].item())
+    return losses
+
+
+def alphas(device: torch.device) -> Tensor:
+    return torch.linspace(0.1, 0.9, 5, device=device)
+
+
+def make_search(speed: Speed) -> SearchTrainer:
+    initial = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
+    return SearchTrainer(BLUEPRINT, initial, 1e-4, DATASET, BATCH_SIZE, MOMENTUM, speed)
+
+
+def search(trainer: SearchTrainer, seed: int) -> list[float]:
+    """Gem-Miner's: three epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
+    trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed)
+    set_rate(trainer.optimizer, 0.05)
+    losses = []
+    for epoch in range(3):
+        trainer.network.train()
+        for batch in draw_epoch(DATASET, BATCH_SIZE, epoch):
+            losses.append(trainer.step(*batch, torch.tensor(0.0))[0].item())
+        trainer.network.freeze_smallest(0.1)
+    return losses
+
+
+def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], State]:
+    """The losses and the weights that ``train`` should leave, by ``make_train_step`` alone."""
+    initial, masks = BLUEPRINT.initialize(seed), half_masks(seed)
+    network = BLUEPRINT.build(initial, masks, dataset.device).train()
+    norms = {name: tensor.to(dataset.device) for name, tensor in far_norms(initial).items()}
+    optimizer = sgd(network, 0.0, MOMENTUM, WEIGHT_DECAY)
+    on_device = {name: mask.to(dataset.device) for name, mask in masks.items()}
+    step = make_train_step(network, optimizer, on_device, norms)
+    losses = []
+    for epoch in range(4):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 / (epoch + 1)
+        for drawn, alpha in zip(draw_epoch(dataset, BATCH_SIZE, epoch), alphas(dataset.device), strict=True):
+            losses.append(step(*make_batch(dataset, *drawn), alpha)[0].item())
+    return losses, network.state_dict()
+
+
+def assert_equal_states(ours: State, expected: State) -> None:
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def assert_masked(trainer: SubnetworkTrainer, seed: int = 1) -> None:
+    for name, mask in half_masks(seed).items():
+        assert torch.equal(trainer.network.get_parameter(name).cpu() == 0, ~mask), name

@@ -1,0 +1,266 @@
+"""The straight line between two trained networks, measured position by position and kept on disk."""
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.barriers.meter import PositionMeter
+from utils.errors import UserError
+from utils.files import FileError, read_json, write_csv, write_json
+from utils.method.mode_connectivity import barrier_above_line, error_barrier, interpolate_states
+from utils.method.network import Blueprint, load_network
+from utils.results.plots import Curve, path_figure, save_figure
+from utils.runs.records import NETWORK_FILE, SUMMARY_FILE, Record
+from utils.runs.run import claim_stage
+
+POSITIONS_FILE = "positions.csv"
+FINGERPRINTS_FILE = "networks.json"
+POSITION_COLUMNS = ("alpha", "test_error", "test_loss", "train_error", "train_loss")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """One end of a path. ``result`` is None if nothing is recorded of it."""
+
+    label: str
+    run: Path | None
+    blueprint: Blueprint
+    state: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    initial_norms: Mapping[str, Tensor]
+    settings: dict
+    result: dict | None
+
+    def with_initial_norms(self) -> "TrainedNetwork":
+        """The same network with ψ_init instead of ψ, the far end of the path that AWS is built to flatten."""
+        state = {**self.state, **self.initial_norms}
+        return replace(self, label=f"{self.label}-initial_norms", state=state, result=None)
+
+
+@dataclass(frozen=True)
+class PathMeasurement:
+    """How paths are measured, and where the results go."""
+
+    meter: PositionMeter
+    alphas: Sequence[float]
+    epsilon: float | None
+    epsilon_source: str
+    folder: Path
+    wait: bool = False  # for a path that another process measures
+
+
+def read_network(path: Path) -> TrainedNetwork:
+    """A ``network.pt`` or the folder of one. Raises UserError if there is none, FileError if it is damaged."""
+    file = path / NETWORK_FILE if path.is_dir() else path
+    if not file.exists():
+        raise UserError(
+            f"{file} is missing: name the folder of a level or a final training "
+            "(script/calculate_error_barrier.sh trains what its comparisons lack)"
+        )
+    try:
+        blueprint, content = load_network(file)
+    except FileError as error:
+        raise FileError(f"{error}: name a network.pt that main.py wrote, or have it trained again") from error
+    stage = file.resolve().parent
+    run = next((parent for parent in (stage.parent, stage.parent.parent) if Record(parent).is_run), None)
+    own_name = stage.name if file.name == NETWORK_FILE else file.stem
+    return TrainedNetwork(
+        label=f"{run.name}-{own_name}" if run else own_name,
+        run=run,
+        blueprint=blueprint,
+        state=content["model"],
+        masks=content["masks"],
+        initial_norms=content["initial_norms"],
+        settings=content["settings"],
+        result=content["result"],
+    )
+
+
+def check_comparable(networks: Sequence[TrainedNetwork]) -> None:
+    """Raises UserError, naming both, unless all networks are of one architecture for one data set."""
+    first = networks[0]
+    for other in networks[1:]:
+        for name in ("arch", "dataset", "classes", "channels"):
+            values = getattr(first.blueprint, name), getattr(other.blueprint, name)
+            if values[0] != values[1]:
+                raise UserError(
+                    f"{first.label} has {name} {values[0]} and {other.label} has {values[1]}: "
+                    "only networks of the same kind have a path between them"
+                )
+        if first.settings["data"] != other.settings["data"]:
+            raise UserError(
+                f"{first.label} was trained on {first.settings['data']}, and {other.label} on "
+                f"{other.settings['data']}: their batch-norm statistics belong to different data"
+            )
+
+
+def tell_apart(networks: Sequence[TrainedNetwork]) -> list[TrainedNetwork]:
+    """The networks with labels that differ: equal ones get a piece of their fingerprints."""
+    labels = [network.label for network in networks]
+    return [
+        network
+        if labels.count(network.label) == 1
+        else replace(network, label=f"{network.label}-{fingerprint(network.state)[:8]}")
+        for network in networks
+    ]
+
+
+def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement) -> dict:
+    """Measure the path from ``second`` (α = 0) to ``first`` (α = 1), keep numbers and picture in a folder named after
+    the two, and print one line; returns the summary. Finished positions are not measured again."""
+    check_comparable([first, second])
+    name = f"{first.label}--{second.label}" + ("" if measurement.meter.augment else "--not_augmented")
+    folder = measurement.folder / name
+    with claim_stage(folder, measurement.wait):
+        check_fingerprints(folder, first, second)
+        rows = measure_positions(first, second, measurement, folder)
+        ends = [check_end(end, row["test_error"], measurement) for end, row in ((second, rows[0]), (first, rows[-1]))]
+        summary = summarize(first, second, measurement, ends, rows)
+        write_json(folder / SUMMARY_FILE, summary)
+        curves = [
+            Curve(label, [row["alpha"] for row in rows], [[row[f"{key}_error"]] for row in rows], (None, line_style))
+            for label, key, line_style in (("test", "test", "-"), ("training", "train", "--"))
+        ]
+        save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
+    print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
+    report_ends(ends, images=len(measurement.meter.dataset.test))
+    return summary
+
+
+def report_ends(ends: Sequence[dict], images: int) -> None:
+    """Say if an end's test error differs, by at least one image, from the one that its training recorded."""
+    one_image = 100 / images
+    for end in ends:
+        recorded = end["recorded_test_error"]
+        if recorded is None:
+            continue
+        if abs(end["test_error"] - recorded) > one_image / 2:
+            print(
+                f"note: {end['network']} was recorded with {recorded:.2f} % test error, its file has "
+                f"{end['test_error']:.2f} % here: other data, another device, or a changed file"
+            )
+        elif abs(end["reestimated_test_error"] - recorded) > one_image / 2:
+            print(
+                f"note: {end['network']} was recorded with {recorded:.2f} % test error and has "
+                f"{end['reestimated_test_error']:.2f} % with re-estimated batch-norm statistics, as on the path"
+            )
+
+
+def check_fingerprints(folder: Path, first: TrainedNetwork, second: TrainedNetwork) -> None:
+    """Raises UserError unless the positions that are kept belong to these very weights and data."""
+    fingerprints = {
+        "first": fingerprint(first.state),
+        "second": fingerprint(second.state),
+        "data": first.settings["data"],
+        "batch_size": first.settings["batch_size"],
+    }
+    file = folder / FINGERPRINTS_FILE
+    if not file.exists():
+        write_json(file, fingerprints)
+    elif read_json(file) != fingerprints:
+        raise UserError(f"{folder} holds the path of earlier networks of these names: delete it, or give --out")
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurement) -> dict:
+    """The test errors of an end in %: recorded by its training, as it was saved, and as it stands on the path."""
+    errors = {"network": end.label, "reestimated_test_error": reestimated}
+    if end.result is None:
+        return errors | {"recorded_test_error": None, "test_error": None}
+    as_saved = measurement.meter.evaluate(end.state)
+    return errors | {"recorded_test_error": end.result["test_error"], "test_error": as_saved.error}
+
+
+def measure_positions(
+    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, folder: Path
+) -> list[dict]:
+    """One row a position, in the order of α, those of earlier commands included: a coarser grid later must not lower
+    a barrier that was found. A row is kept as soon as it is there."""
+    known = {row["alpha"]: row for row in read_positions(folder / POSITIONS_FILE)}
+    for alpha in tqdm(measurement.alphas, desc="positions", leave=False, disable=not sys.stderr.isatty()):
+        if alpha not in known:
+            known[alpha] = measure_position(first, second, alpha, measurement)
+            write_csv(folder / POSITIONS_FILE, [known[key] for key in sorted(known)])
+    return [known[alpha] for alpha in sorted(known)]
+
+
+def read_positions(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [{key: float(row[key]) for key in POSITION_COLUMNS} for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float, measurement: PathMeasurement) -> dict:
+    """Errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its own."""
+    # What survives in either network survives between them: there is nothing to mask.
+    state = interpolate_states(first.state, second.state, first.blueprint.learnable, alpha)
+    training, test = measurement.meter.measure(state)
+    return {
+        "alpha": alpha,
+        "test_error": test.error,
+        "test_loss": test.loss,
+        "train_error": training.error,
+        "train_loss": training.loss,
+    }
+
+
+def summarize(
+    first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: list[dict], rows: list[dict]
+) -> dict:
+    """What ``barrier.json`` holds. Barriers are in percentage points of test error."""
+    alphas, errors = [row["alpha"] for row in rows], [row["test_error"] for row in rows]
+    barrier, above_line = error_barrier(alphas, errors), barrier_above_line(alphas, errors)
+    epsilon = measurement.epsilon
+    return {
+        "first": first.label,
+        "second": second.label,
+        "barrier": barrier.height,
+        "barrier_alpha": barrier.alpha,
+        "barrier_above_line": above_line.height,
+        "barrier_above_line_alpha": above_line.alpha,
+        "epsilon": epsilon,
+        "epsilon_source": measurement.epsilon_source,
+        "connected": None if epsilon is None else barrier.height < epsilon,
+        "survive_only_in_first": count_only_in(first.masks, second.masks),
+        "survive_only_in_second": count_only_in(second.masks, first.masks),
+        "augmented": measurement.meter.augment,
+        "ends": ends,
+        "positions": rows,
+    }
+
+
+def count_only_in(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> int:
+    """Weights of one mask that another lacks; what has no mask there survives (Gem-Miner prunes the classifier too)."""
+    return sum(int((mask & ~others[name]).sum()) for name, mask in masks.items() if name in others)
+
+
+def describe(summary: dict) -> str:
+    """The summary as one line."""
+    if summary["connected"] is None:
+        verdict = "no verdict without --epsilon or dense networks of two seeds"
+    else:
+        relation = "linearly mode-connected" if summary["connected"] else "not linearly mode-connected"
+        verdict = f"{relation} at ε = {summary['epsilon']:.2f} ({summary['epsilon_source']})"
+    same = summary["survive_only_in_first"] == summary["survive_only_in_second"] == 0
+    masks = "" if same else "; the masks differ, between the ends their union survives"
+    return (
+        f"error barrier {summary['barrier']:.2f} at α = {summary['barrier_alpha']:.2f}, "
+        f"{summary['barrier_above_line']:.2f} above the line, {verdict}{masks}"
+    )

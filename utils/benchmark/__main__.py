@@ -1,0 +1,100 @@
+"""How fast training is, part by part: the plain step, then data on the device, precision, layout, compilation, graph.
+
+    python -m utils.benchmark mobilenetv2 shufflenet        # on CUDA if there is a GPU, else what makes sense on a CPU
+    python -m utils.benchmark mobilenetv2 --share 1 2 4     # several trainings at once on the one device
+    python -m utils.benchmark mobilenetv2 --positions       # a position of an error barrier against its bare passes
+
+The arms alternate in one process, on random images; a ratio is the plain step's time divided by the arm's in the same
+round. "Plain" is how existing implementations train (utils/benchmark/plain.py).
+"""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from models import ARCHITECTURES
+from utils.benchmark.arms import EPOCH_IMAGES, describe_positions, describe_steps, position_arms, step_arms
+from utils.benchmark.measure import FAILURES, choose_arms, failed_row, measure_arms
+from utils.benchmark.sharing import share_device
+from utils.benchmark.workload import BATCH_SIZE, CLASSES, Workload
+from utils.errors import UserError, exit_status
+from utils.files import write_csv
+from utils.flags import COUNT, POSITIVE, RATE, make_parser, number
+from utils.results.tables import markdown_table
+from utils.training.devices import choose_device, device_name
+
+PROGRAM = "python -m utils.benchmark"
+PAPER_NETWORKS = ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return exit_status(PROGRAM, lambda: benchmark(parse_arguments(argv)))
+
+
+# fmt: off
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = make_parser(PROGRAM, __doc__)
+    add = parser.add_argument
+    add("arch", nargs="*", choices=[*ARCHITECTURES, []], metavar="ARCH",  # [] is what argparse takes for no name
+        help=f"networks out of {', '.join(ARCHITECTURES)} (default: the paper's four)")
+    add("--size", type=int, choices=CLASSES, default=32, help="of the images, in pixels")
+    add("--images", type=number(int, BATCH_SIZE),
+        help="training images, at least a batch (default: as many as the data set has on CUDA, 512 on the CPU)")
+    add("--rounds", type=POSITIVE, default=7, help="n: how often the arms alternate")
+    add("--steps", type=POSITIVE, help="steps of an arm in a round (default: 100 on CUDA, 1 on the CPU)")
+    add("--workers", type=COUNT, default=min(4, os.cpu_count() or 1), help="processes of the plain arm's data loader")
+    add("--arms", nargs="+", metavar="ARM", help="only these and the first one (default: all that the device has)")
+    add("--share", type=POSITIVE, nargs="+", metavar="N", help="instead: N trainings of the fastest arm at once")
+    add("--positions", action="store_true", help="instead: positions of error barriers")
+    add("--seconds", type=RATE, default=20.0, help="of each measurement with --share")
+    add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
+    add("--out", type=Path, help="CSV file of the results")
+    return parser.parse_args(argv)
+
+
+# fmt: on
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    device = choose_device(args.device)
+    cuda = device.type == "cuda"
+    if cuda:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what the deterministic arm needs; cuBLAS reads it only once
+    images = args.images or (EPOCH_IMAGES[args.size] if cuda else 512)
+    name = device_name(device) if cuda else f"{torch.get_num_threads()} threads, {device_name(device)}"
+    rows = []
+    for arch in args.arch or PAPER_NETWORKS:
+        measured = measure(Workload(arch, args.size, images, device, args.workers), args)
+        rows += [{"device": name, "network": f"{arch} {args.size} px", **row} for row in measured]
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(args.out, rows)
+    print(f"{name}, torch {torch.__version__}, batch {BATCH_SIZE}, an epoch of {images:,} training images")
+    print(markdown_table([{key: cell for key, cell in row.items() if key != "device"} for row in rows]))
+    failed = sum("failed" in row for row in rows)
+    if failed:
+        raise UserError(f"{failed} of {len(rows)} measurements failed: the last column says why")
+
+
+def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
+    """The rows of one network. Raises UserError for an arm that the device does not have."""
+    arms = choose_arms(position_arms(workload) if args.positions else step_arms(workload), args.arms)
+    try:
+        if args.share:
+            return list(share_device(workload, args.share, args.seconds))
+        if args.positions:
+            return measure_arms(arms, describe_positions, args.rounds)
+        steps = args.steps or (100 if workload.device.type == "cuda" else 1)
+        return measure_arms(arms, partial(describe_steps, workload), args.rounds, repeats=steps, starts=2)
+    except FAILURES as error:
+        return [failed_row("all", error)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

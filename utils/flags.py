@@ -1,0 +1,266 @@
+"""main.py's command line: its flags, which of them decide the results, and the stages that they ask for."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from data import DATASETS
+from models import ARCHITECTURES
+from utils.errors import UserError, refuse
+from utils.method.gem_miner import freeze_rate
+from utils.method.methods import INITIALIZATION, METHODS
+from utils.method.starts import STARTS
+from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER
+from utils.runs.run import FinalTraining, Level
+from utils.training.devices import PRECISIONS
+
+# The flags that decide the results; another value of one of them is another run.
+SETTINGS = (
+    *("dataset", "arch", "method", "seed", "train_images_per_class", "warmup_epochs", "level_epochs", "prune_rate"),
+    *("pruning_schedule", "rewind_epoch", "alpha_range", "final_epochs", "decays_at", "lr", "momentum"),
+    *("weight_decay", "batch_size", "search_lr", "score_penalty"),
+)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows every default, except for flags whose help already says what happens without them."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=description.splitlines()[0], formatter_class=HelpFormatter)
+    parser.error = partial(refuse, parser)
+    return parser
+
+
+def number(kind: type, low: float = -math.inf, high: float = math.inf, ends: bool = True) -> Callable[[str], float]:
+    """The type of a flag: a number from ``low`` to ``high``, or strictly between them without ``ends``."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not (low <= value <= high if ends else low < value < high):
+            limits = {
+                (True, True): f"at least {low}", (True, False): f"from {low} to {high}",
+                (False, True): f"above {low}", (False, False): f"between {low} and {high}",
+            }[ends, high == math.inf]  # fmt: skip
+            raise argparse.ArgumentTypeError(f"{value} should be {limits}")
+        return value
+
+    return parse
+
+
+COUNT, POSITIVE = number(int, 0), number(int, 1)
+RATE, SHARE, NOT_NEGATIVE = number(float, 0, ends=False), number(float, 0, 1), number(float, 0)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser("main.py", "Find a winning sign: warm-up, levels, signed masks, final trainings, results.")
+    add_run_flags(parser.add_argument_group("what to train").add_argument)
+    add_pruning_flags(parser.add_argument_group("warm-up and levels").add_argument)
+    add_final_flags(parser.add_argument_group("final trainings").add_argument)
+    add_optimization_flags(parser.add_argument_group("optimization").add_argument)
+    title = "Gem-Miner's search, of --level-epochs for every level in --final-levels"
+    add_search_flags(parser.add_argument_group(title).add_argument)
+    add_machine_flags(parser.add_argument_group("machine and folders").add_argument)
+    args = parser.parse_args(argv)
+    fill_defaults(args)
+    try:
+        check(args)
+    except UserError as error:
+        parser.error(str(error))
+    return args
+
+
+# fmt: off
+
+
+def add_run_flags(add: Callable) -> None:
+    add("--dataset", choices=DATASETS, default="cifar100", help="data set")
+    add("--arch", choices=ARCHITECTURES, default="resnet50", help="network")
+    typed_methods = [name for name in METHODS if name != "signed_mask"]  # that one is --signed-mask
+    add("--method", choices=typed_methods, default="aws",
+        help="; ".join(f"{name}: {METHODS[name].description}" for name in typed_methods))
+    add("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
+    add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
+
+
+def add_pruning_flags(add: Callable) -> None:
+    add("--warmup-epochs", type=COUNT, default=10, help="dense epochs before the first level")
+    add("--levels", type=COUNT, default=15, help="how often to prune and train")
+    add("--level-epochs", type=POSITIVE, default=10, help="epochs of a level")
+    add("--prune-rate", type=number(float, 0, 1, ends=False), default=0.2,
+        help="share of the survivors that a level removes")
+    add("--pruning-schedule", choices=("constant", "dense"), default="constant",
+        help="learning rate within the warm-up and within each level: constant as in the paper, or decayed as in a "
+        "final training (classic LRR and IMP, with as many epochs)")
+    add("--rewind-epoch", type=COUNT, metavar="EPOCH",
+        help="with --method wr, the epoch of the warm-up to whose end the weights go back (default: its last)")
+    add("--alpha-range", type=SHARE, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α")
+
+
+def add_final_flags(add: Callable) -> None:
+    add("--start", choices=STARTS, nargs="*",
+        help="where they begin; nothing after the flag: none (default: dense for --method dense, signs mask with "
+        "--signed-mask, else subnetwork signs mask)")
+    add("--final-levels", type=COUNT, nargs="+",
+        help="levels to start from (default: the last; a dense network has none)")
+    add("--final-epochs", type=POSITIVE, default=100, help="epochs of a final training")
+    add("--final-seeds", type=int, nargs="+",
+        help="one training for each: order of the images and, without --init-seed, the new initialization "
+        "(default: --seed for --method dense, else the seed after it)")
+    add("--init-seed", type=int, help="one initialization for all --final-seeds")
+    add("--signed-mask", type=Path, metavar="FILE",
+        help="start from this signed-mask file; --method and levels are not used")
+
+
+def add_optimization_flags(add: Callable) -> None:
+    add("--lr", type=RATE, default=0.1, help="initial learning rate")
+    add("--momentum", type=SHARE, default=0.9, help="of SGD")
+    add("--weight-decay", type=SHARE, default=5e-4, help="on every parameter")
+    add("--batch-size", type=POSITIVE, default=128, help="images a step")
+    add("--decays-at", type=SHARE, nargs="+", default=[0.5, 0.75], metavar="SHARE",
+        help="shares of a final training's epochs after which its learning rate is divided by ten")
+
+
+def add_search_flags(add: Callable) -> None:
+    add("--search-lr", type=RATE, default=0.1, help="initial learning rate of the scores")
+    add("--score-penalty", type=NOT_NEGATIVE, default=1e-5, help="λ, weight of the scores' squares")
+
+
+def add_machine_flags(add: Callable) -> None:
+    add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
+    add("--precision", choices=PRECISIONS,
+        help="of training's forward and backward passes (default: bf16 on CUDA, fp32 on the CPU); evaluations are fp32")
+    add("--compile", action=argparse.BooleanOptionalAction,
+        help="compile the forward and backward pass (default: on CUDA)")
+    add("--cuda-graph", action=argparse.BooleanOptionalAction,
+        help="run each training step as one CUDA graph (default: on CUDA)")
+    add("--deterministic", action="store_true", help="on CUDA: the same weights, bit for bit, from the same command")
+    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    add("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
+    add("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
+    add("--share", action="store_true",
+        help="share the run with other processes: leave to them what they work on, but wait for levels that a final "
+        "training needs")
+    add("--checkpoint-seconds", type=NOT_NEGATIVE, default=60.0, help="least time between two saves inside a stage")
+
+
+# fmt: on
+
+
+def fill_defaults(args: argparse.Namespace) -> None:
+    """The defaults that depend on other flags."""
+    if args.signed_mask:
+        args.method = "signed_mask"
+    method = METHODS[args.method]
+    if not method.prunes:
+        args.levels, args.final_levels = 0, None
+    if args.start is None:
+        args.start = ["dense"] if args.method == "dense" else ["subnetwork"] * method.prunes + ["signs", "mask"]
+    if args.final_seeds is None:
+        args.final_seeds = [args.seed + (args.method != "dense")]
+    if args.final_levels is None:
+        args.final_levels = [args.levels]
+    if method.searches:
+        args.warmup_epochs = 0  # it searches at initialization
+    else:
+        args.search_lr = args.score_penalty = None
+    if args.method == "wr" and args.rewind_epoch is None:
+        args.rewind_epoch = args.warmup_epochs
+    if args.name is None:
+        args.name = f"{args.dataset}_{args.arch}_{args.method}_seed{args.seed}"
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError if the flags do not go together."""
+    method = METHODS[args.method]
+    for start in args.start:
+        if start == "rewound" and method.rewinds_to is None:
+            raise UserError("--start rewound goes with --method imp or wr: the others set no weight back")
+        if STARTS[start].needs_level and args.method == "dense":
+            raise UserError(f"--start {start} needs a level, which --method dense does not have: choose lrr or aws")
+        if STARTS[start].needs_trained and not method.prunes:
+            raise UserError(f"--start {start} needs a level's own weights: a --signed-mask alone cannot give them")
+    if method.searches and 0 in args.final_levels:
+        raise UserError("--method gm searches for a mask: --final-levels counts from 1")
+    if method.searches:
+        freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises if a search is too short
+    if args.rewind_epoch is not None and args.method != "wr":
+        raise UserError("--rewind-epoch: only weight rewinding (--method wr) goes back to an epoch of choice")
+    if args.rewind_epoch is not None and args.rewind_epoch > args.warmup_epochs:
+        raise UserError(
+            f"--rewind-epoch: the warm-up has epochs 0 to {args.warmup_epochs}, and {args.rewind_epoch} is none of them"
+        )
+    too_high = [level for level in args.final_levels if level > args.levels]
+    if too_high:
+        raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
+    if args.alpha_range[0] > args.alpha_range[1]:
+        raise UserError("--alpha-range wants the low end first")
+    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
+        raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the flags ask for
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_settings(args: argparse.Namespace) -> dict:
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
+def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
+    """The command line that has these settings."""
+    flags = []
+    for name, value in settings.items():
+        if value is not None and name != "data":
+            flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def rewound_to(args: argparse.Namespace) -> int | None:
+    """The epoch of the warm-up to which surviving weights return, 0 for the initialization; None if they are kept."""
+    return 0 if METHODS[args.method].rewinds_to == INITIALIZATION else args.rewind_epoch
+
+
+def planned_levels(args: argparse.Namespace) -> list[Level]:
+    """Every level up to the last; Gem-Miner's are searches that do not need each other."""
+    method = METHODS[args.method]
+    numbers = dict.fromkeys(args.final_levels) if method.searches else range(args.levels + 1) if method.prunes else ()
+    return [Level(number) for number in numbers]
+
+
+def level_epochs(args: argparse.Namespace, level: int) -> int:
+    return args.level_epochs if level else args.warmup_epochs
+
+
+def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
+    """Every final training asked for, once; a start that needs no level of this run is not repeated for each."""
+    finals = []
+    for start in args.start:
+        for level in args.final_levels if STARTS[start].needs_level and METHODS[args.method].prunes else [None]:
+            for seed in args.final_seeds:
+                new_seed = seed if args.init_seed is None else args.init_seed
+                init_seed = new_seed if STARTS[start].new_initialization else args.seed
+                finals.append(FinalTraining(start, level, init_seed, seed))
+    return list(dict.fromkeys(finals))
+
+
+def stage_epochs(args: argparse.Namespace) -> dict[str, int]:
+    """The epochs of every stage that is asked for, by its folder."""
+    levels = {level.stage: level_epochs(args, level.level) for level in planned_levels(args)}
+    return levels | {final.stage: args.final_epochs for final in planned_finals(args)}
+
+
+def describe_work(args: argparse.Namespace) -> str:
+    """What is asked for, such as "10 warm-up + 15 levels x 10 + 3 final trainings x 100"."""
+    levels = [level.level for level in planned_levels(args)]
+    parts = [f"{args.warmup_epochs} warm-up"] if 0 in levels else []
+    if levels:
+        parts.append(f"{len(levels) - levels.count(0)} levels x {args.level_epochs}")
+    return " + ".join([*parts, f"{len(planned_finals(args))} final trainings x {args.final_epochs}"])

@@ -1,0 +1,140 @@
+"""The signed mask s = sign0(θ ⊙ m): extract it from a subnetwork, impose it on another network, keep it in a file.
+
+In memory a signed mask is a dict from parameter name to an int8 tensor: 0 if pruned, −1 or +1 for the sign of a
+survivor. It covers every parameter outside the normalization layers; those that are never pruned survive everywhere. A
+surviving weight that is exactly 0 has the sign +1, so that 0 always means pruned.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.files import FileError, write
+from utils.method.network import Blueprint
+from utils.method.pruning import Masks
+
+SignedMask = dict[str, Tensor]
+
+FORMAT = 1
+MENTIONED_DIFFERENCES = 3  # tensors that an error lists before it only counts the rest
+
+
+def extract_signed_mask(state: Mapping[str, Tensor], masks: Masks, names: Iterable[str]) -> SignedMask:
+    """s = sign0(θ ⊙ m) of the parameters ``names`` (all except normalization), section 3.2."""
+    signed_mask = {}
+    for name in names:
+        signs = torch.where(state[name] < 0, -1, 1).to(torch.int8)
+        signed_mask[name] = signs * masks[name] if name in masks else signs
+    return signed_mask
+
+
+def impose_signed_mask(state: Mapping[str, Tensor], signed_mask: SignedMask) -> dict[str, Tensor]:
+    """abs(θ) ⊙ s: the magnitudes of ``state`` with the signs and zeros of the mask; other tensors unchanged."""
+    return {
+        name: tensor.abs() * signed_mask[name] if name in signed_mask else tensor.clone()
+        for name, tensor in state.items()
+    }
+
+
+def draw_signs(signed_mask: SignedMask, seed: int) -> SignedMask:
+    """The same zeros, with a random sign for every survivor: −1 or +1 with equal probability."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: (2 * torch.randint(0, 2, signs.shape, generator=generator, dtype=torch.int8) - 1) * (signs != 0)
+        for name, signs in signed_mask.items()
+    }
+
+
+def masks_of(signed_mask: SignedMask, prunable: Iterable[str]) -> Masks:
+    """The mask m, True where the signed mask is not 0: for the prunable weights and every other tensor with zeros
+    (Gem-Miner also prunes the classifier)."""
+    prunable = set(prunable)
+    return {name: signs != 0 for name, signs in signed_mask.items() if name in prunable or not signs.all()}
+
+
+def count_sign_flips(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], masks: Masks) -> int:
+    """How many surviving weights have a different sign in ``reference``."""
+    return sum(
+        int(((torch.sign(state[name]) != torch.sign(reference[name])) & mask).sum()) for name, mask in masks.items()
+    )
+
+
+@dataclass(frozen=True)
+class SignedMaskFile:
+    """The content of a signed-mask file: the signed mask and where it comes from."""
+
+    signed_mask: SignedMask
+    arch: str
+    dataset: str
+
+
+def save_signed_mask(path: Path, signed_mask: SignedMask, arch: str, dataset: str) -> None:
+    """Write two compressed bit planes per tensor, as README.md describes. Equal signed masks give equal files."""
+    arrays = {"format": np.array(FORMAT), "arch": np.array(arch), "dataset": np.array(dataset)}
+    for name, tensor in signed_mask.items():
+        signs = tensor.cpu().numpy()
+        arrays[f"{name}.shape"] = np.array(signs.shape, dtype=np.int64)
+        arrays[f"{name}.survives"] = np.packbits(signs != 0)
+        arrays[f"{name}.negative"] = np.packbits(signs[signs != 0] < 0)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write(path, buffer.getbuffer())
+
+
+def load_signed_mask(path: Path) -> SignedMaskFile:
+    """Read a file written by ``save_signed_mask``, as data only.
+
+    Raises FileError if it is damaged or not such a file, FileNotFoundError if it does not exist.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if file["format"] != FORMAT:
+                raise FileError(f"{path} has format {file['format']}; this program reads {FORMAT}: update the program")
+            names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
+            signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
+            return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
+    except (OSError, FileError):
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything
+        raise FileError(f"{path} is damaged or no signed-mask file: copy or create it again") from error
+
+
+def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    shape = file[f"{name}.shape"]
+    survives = np.unpackbits(file[f"{name}.survives"], count=int(shape.prod())).astype(bool)
+    negative = np.unpackbits(file[f"{name}.negative"], count=int(survives.sum())).astype(np.int8)
+    signs = np.zeros(survives.shape, dtype=np.int8)
+    signs[survives] = 1 - 2 * negative
+    return signs.reshape(shape)
+
+
+def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> SignedMask:
+    """The file's signed mask for a network, without the classifier if the data sets differ: it then starts fresh.
+
+    Raises UserError, naming the first tensors that differ, if the file belongs to another network.
+    """
+    classifier = blueprint.classifier if file.dataset != blueprint.dataset else ()
+    signed_mask = {name: signs for name, signs in file.signed_mask.items() if name not in classifier}
+    shapes = blueprint.shapes(name for name in blueprint.signed if name not in classifier)
+    check_signed_mask(signed_mask, shapes, f"{source} ({file.arch} on {file.dataset})")
+    return signed_mask
+
+
+def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise UserError, naming the first tensors that differ, unless the mask covers exactly ``shapes``."""
+    found = {name: tuple(tensor.shape) for name, tensor in signed_mask.items()}
+    differences = [
+        f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
+        for name in dict.fromkeys([*shapes, *found])
+        if shapes.get(name) != found.get(name)
+    ]
+    if differences:
+        more = len(differences) - MENTIONED_DIFFERENCES
+        listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"{source} belongs to another network: {listed}. Choose its --arch or another file")

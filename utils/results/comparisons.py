@@ -1,0 +1,56 @@
+"""The paper's comparisons between final trainings of one run (figures 2, 3 and 6, b and c), by name."""
+
+from dataclasses import dataclass
+
+from utils.method.starts import STARTS
+from utils.runs.run import FinalTraining
+
+LINEAR_MODE_CONNECTIVITY = "linear mode connectivity"
+NOISE_STABILITY = "SGD-noise stability"
+NOISE_AND_INITIALIZATION = "stability against SGD noise and initialization"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two final trainings of one level. ``first`` and ``second`` are starts; with ``same_order`` both see the images in
+    the same order, with ``same_initialization`` both begin from the same parameters."""
+
+    title: str
+    panel: str
+    first: str
+    second: str
+    same_order: bool
+    same_initialization: bool
+
+    def trainings(self, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining]:
+        """The two trainings in a run of ``--seed`` ``run_seed``. They have its default final seed; what has to differ
+        in the second one has the seed after it."""
+        seed = run_seed + 1
+        init_seed = seed if self.same_initialization else seed + 1
+        order_seed = seed if self.same_order else seed + 1
+        return (
+            _training(self.first, level, run_seed, seed, seed),
+            _training(self.second, level, run_seed, init_seed, order_seed),
+        )
+
+
+def _training(start: str, level: int, run_seed: int, init_seed: int, order_seed: int) -> FinalTraining:
+    """A start without a new initialization descends from the pruning run's own."""
+    return FinalTraining(start, level, init_seed if STARTS[start].new_initialization else run_seed, order_seed)
+
+
+COMPARISONS = {
+    "lmc-signs": Comparison("signs to solution", LINEAR_MODE_CONNECTIVITY, "signs", "subnetwork", True, True),
+    "lmc-signs-keep-norms": Comparison(
+        "signs keeping ψ to solution", LINEAR_MODE_CONNECTIVITY, "signs-keep-norms", "subnetwork", True, True
+    ),
+    "noise-signs": Comparison("signs", NOISE_STABILITY, "signs", "signs", False, True),
+    "noise-subnetwork": Comparison("subnetwork", NOISE_STABILITY, "subnetwork", "subnetwork", False, True),
+    "noise-signs-keep-norms": Comparison(
+        "signs keeping ψ", NOISE_STABILITY, "signs-keep-norms", "signs-keep-norms", False, True
+    ),
+    "noise-and-initialization-signs": Comparison(
+        "signs, two initializations", NOISE_AND_INITIALIZATION, "signs", "signs", False, False
+    ),
+}
+PAPER_COMPARISONS = ("lmc-signs", "noise-signs", "noise-subnetwork", "noise-signs-keep-norms")

@@ -1,0 +1,220 @@
+"""What a figure or a comparison needs: runs with their final trainings, and the error barriers between those. What is
+there already, and the commands that make the rest."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.flags import parse_arguments, planned_finals, planned_levels, run_settings, stage_epochs
+from utils.method.methods import METHODS
+from utils.method.starts import STARTS
+from utils.results.comparisons import COMPARISONS, Comparison
+from utils.results.tables import grouped
+from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, is_finished
+from utils.runs.run import FinalTraining
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What a line of main.py's flags asks of its run folder.
+
+    ``settings``: those that its ``config.json`` should have, without the data's, which are known only once it is
+    loaded. ``levels`` and ``stages``: the epochs of its levels and of all its stages, by folder. ``partners``: final
+    trainings that the line does not ask for, but a comparison needs. ``places``: the flags that tell other programs
+    its device and data.
+    """
+
+    folder: Path
+    flags: tuple[str, ...]
+    places: tuple[str, ...]
+    settings: Mapping[str, object]
+    levels: tuple[int, ...]
+    epochs: Mapping[str, int]
+    finals: tuple[FinalTraining, ...]
+    partners: tuple[FinalTraining, ...] = ()
+
+    @property
+    def method(self) -> str:
+        return self.settings["method"]
+
+    @property
+    def network(self) -> tuple[str, str]:
+        """Data set and architecture."""
+        return self.settings["dataset"], self.settings["arch"]
+
+    def planned_ratio(self, level: int | None) -> float:
+        """The remaining ratio of a level that is not there to be measured; 1 without a level."""
+        return (1 - self.settings["prune_rate"]) ** (level or 0)
+
+    def stages(self) -> dict[str, int]:
+        """The epochs of every stage, by its folder."""
+        return {**self.epochs, **{final.stage: self.settings["final_epochs"] for final in self.partners}}
+
+    def has(self, stage: str) -> bool:
+        return is_finished(self.folder / stage)
+
+    def epochs_done(self) -> int:
+        return sum(epochs for stage, epochs in self.stages().items() if self.has(stage))
+
+
+@dataclass(frozen=True)
+class PlannedBarrier:
+    """One comparison of two final trainings of one run."""
+
+    run: PlannedRun
+    name: str
+    first: FinalTraining
+    second: FinalTraining
+
+    @property
+    def comparison(self) -> Comparison:
+        return COMPARISONS[self.name]
+
+    @property
+    def ends(self) -> tuple[Path, Path]:
+        return self.run.folder / self.first.stage, self.run.folder / self.second.stage
+
+    @property
+    def file(self) -> Path:
+        labels = [f"{self.run.folder.name}-{final.name}" for final in (self.first, self.second)]
+        return self.run.folder.parent / BARRIERS_FOLDER / "--".join(labels) / SUMMARY_FILE
+
+    @property
+    def is_measurable(self) -> bool:
+        return all(map(is_finished, self.ends))
+
+
+@dataclass(frozen=True)
+class Plan:
+    runs: tuple[PlannedRun, ...]
+    barriers: tuple[PlannedBarrier, ...]
+
+    def missing_stages(self) -> int:
+        return sum(not run.has(stage) for run in self.runs for stage in run.stages())
+
+    def missing_barriers(self) -> list[PlannedBarrier]:
+        return [barrier for barrier in self.barriers if not barrier.file.exists()]
+
+    def check_folders(self, records: Records) -> None:
+        """Raises UserError, naming the settings, if a run folder was made with other settings than planned."""
+        for run in self.runs:
+            record = records.of(run.folder)
+            if not record.is_run:
+                continue
+            differing = [
+                f"{key} {record.settings.get(key)} (planned: {value})"
+                for key, value in run.settings.items()
+                if record.settings.get(key) != value
+            ]
+            if differing:
+                raise UserError(
+                    f"{run.folder} was made with other settings than planned: {', '.join(differing)}; use another "
+                    "folder for these runs, or the settings of the run that is there"
+                )
+
+    def commands_of_runs(self) -> list[tuple[str, ...]]:
+        """The flags of main.py that finish every run one after the other."""
+        commands = []
+        for run in self.runs:
+            if not all(map(run.has, run.epochs)):
+                commands.append(run.flags)
+            missing = [final for final in run.partners if not run.has(final.stage)]
+            commands += [(*run.flags, *flags) for flags in flags_of(missing)]
+        return [last_of_each(flags) for flags in commands]
+
+    def commands_of_stages(self) -> list[tuple[str, ...]]:
+        """The flags of main.py for workers side by side: one command for the levels of a run, and one for the final
+        trainings at a level, which are alike enough for a process to compile its step once.
+
+        The pruning runs come first, then what needs no level, then the lower levels before the higher ones, so that few
+        workers wait for a level. A worker that waits takes over if the one that was training the level is gone.
+        """
+        prunings, finals = [], []
+        for index, run in enumerate(self.runs):
+            missing = [level for level in run.levels if not run.has(f"level_{level:02d}")]
+            if METHODS[run.method].searches:
+                prunings += [(*run.flags, "--levels", str(level), "--final-levels", str(level)) for level in missing]
+            elif missing:
+                prunings.append(run.flags)
+            finals += [(final.level or 0, index, final) for final in (*run.finals, *run.partners)]
+        finals = [(level, index, final) for level, index, final in finals if not self.runs[index].has(final.stage)]
+        commands = [(*flags, "--start") for flags in prunings]
+        for (_, index), group in sorted(grouped(finals, lambda item: item[:2]).items()):
+            commands += [(*self.runs[index].flags, *flags) for flags in flags_of([final for _, _, final in group])]
+        return [last_of_each(flags) for flags in commands]
+
+    def commands_of_barriers(self) -> list[tuple[str, ...]]:
+        """The arguments of calculate_error_barrier.py for what is not measured and can be."""
+        missing = [barrier for barrier in self.missing_barriers() if barrier.is_measurable]
+        return [(*map(str, barrier.ends), *barrier.run.places) for barrier in missing]
+
+
+def make_plan(lines: Iterable[Sequence[str]], comparisons: Sequence[str], level: int) -> Plan:
+    """The runs of main.py's flags, one a line, and the comparisons at ``level`` in every run whose levels are trained.
+
+    Final trainings that a comparison needs and a line does not ask for are planned beside its own.
+    """
+    runs, barriers = [], []
+    for flags in lines:
+        run = planned_run(flags)
+        # Gem-Miner's levels are searches: its final trainings start from no trained weights.
+        compared = comparisons if level in run.levels and not METHODS[run.method].searches else ()
+        pairs = {name: COMPARISONS[name].trainings(run.settings["seed"], level) for name in compared}
+        needed = dict.fromkeys(final for pair in pairs.values() for final in pair)
+        run = replace(run, partners=tuple(final for final in needed if final not in run.finals))
+        runs.append(run)
+        barriers += [PlannedBarrier(run, name, *pair) for name, pair in pairs.items()]
+    return Plan(tuple(runs), tuple(barriers))
+
+
+def planned_run(flags: Sequence[str]) -> PlannedRun:
+    args = parse_arguments(list(flags))
+    return PlannedRun(
+        folder=args.runs_dir / args.name,
+        flags=tuple(flags),
+        places=("--device", args.device, "--data-root", str(args.data_root)),
+        settings=run_settings(args),
+        levels=tuple(level.level for level in planned_levels(args)),
+        epochs=stage_epochs(args),
+        finals=tuple(planned_finals(args)),
+    )
+
+
+def flags_of(finals: Sequence[FinalTraining]) -> list[list[str]]:
+    """The flags of main.py that, added to a run's own, ask for these final trainings and no other: one list for all
+    that share level and seeds."""
+
+    def seeds(final: FinalTraining) -> tuple[int | None, int, int]:
+        # A start that draws no initialization fits any seed: with the order's it can share a list.
+        init_seed = final.init_seed if STARTS[final.start].new_initialization else final.order_seed
+        return final.level, init_seed, final.order_seed
+
+    return [
+        [
+            *([] if level is None else ["--levels", str(level), "--final-levels", str(level)]),
+            *("--start", *(final.start for final in group)),
+            *("--init-seed", str(init_seed), "--final-seeds", str(order_seed)),
+        ]
+        for (level, init_seed, order_seed), group in grouped(finals, seeds).items()
+    ]
+
+
+def last_of_each(flags: Sequence[str]) -> tuple[str, ...]:
+    """The flags without those that a later one of the same name replaces."""
+    groups: dict[str, list[str]] = {}
+    for text in flags:
+        if text.startswith("--"):
+            groups.pop(text, None)
+            groups[text] = []
+        groups[next(reversed(groups))].append(text)
+    return tuple(text for group in groups.values() for text in group)
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """A plain command that runs one of the project's programs, from any folder."""
+    return shlex.join([sys.executable, str(PROJECT / program), *arguments])

@@ -1,0 +1,287 @@
+"""Finished trainings over trials, as tables: mean, standard deviation, n."""
+
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from utils.errors import UserError
+from utils.files import read_json
+from utils.method.methods import METHODS
+from utils.method.starts import STARTS
+from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record
+from utils.runs.run import FinalTraining
+
+# Settings that tell trials of one experiment apart; any other difference makes another experiment.
+TRIAL_SETTINGS = {"seed"}
+# Settings that decide a dense network.
+DENSE_SETTINGS = (
+    *("dataset", "arch", "data", "final_epochs", "decays_at"),
+    *("lr", "momentum", "weight_decay", "batch_size"),
+)
+GAP = "–"
+BARRIER_COLUMN = "barrier to solution"
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items of each key, in their order."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Final trainings of one start at one level, which differ in seeds only: a row of a table, a point of a curve."""
+
+    dataset: str
+    arch: str
+    method: str  # "dense" for dense networks, whichever run trained them
+    start: str
+    level: int | None
+
+    @classmethod
+    def of(cls, dataset: str, arch: str, method: str, start: str, level: int | None) -> "Experiment":
+        return cls(dataset, arch, "dense" if start == "dense" else method, start, level)
+
+    @property
+    def network(self) -> str:
+        return f"{self.dataset} {self.arch}"
+
+    @property
+    def title(self) -> str:
+        return "dense" if self.method == "dense" else f"{METHODS[self.method].label} {self.start}"
+
+    @property
+    def label(self) -> str:
+        """The paper's formula, with the method that found the level."""
+        formula, name = STARTS[self.start].formula, METHODS[self.method].label
+        if self.method == "dense":
+            return f"dense {formula}"
+        for symbol in ("θ_T", "m_T", "s_T", "φ_T", "ψ_T"):
+            formula = formula.replace(symbol, f"{symbol}^{name}")
+        return formula
+
+    @property
+    def order(self) -> tuple:
+        """Tables are sorted by network, level, method and start; dense networks come first."""
+        method = -1 if self.method == "dense" else list(METHODS).index(self.method)
+        return self.dataset, self.arch, self.level or 0, method, list(STARTS).index(self.start)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is finished of an experiment. ``results``: of every training, with its ``run``. ``planned_trials``: how many
+    there should be, 0 if nothing was planned; ``planned_ratio``: the remaining ratio that the level should have."""
+
+    experiment: Experiment
+    results: tuple[dict, ...]
+    planned_trials: int = 0
+    planned_ratio: float = 1.0
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """Test accuracy in %, one a trial; empty if nothing is finished."""
+        return trials(self.results, "test_accuracy")
+
+    @property
+    def remaining_ratio(self) -> float:
+        """Of the prunable weights: measured, or planned if nothing is finished."""
+        measured = self.ratio("remaining_ratio")
+        return self.planned_ratio if measured is None else measured
+
+    def ratio(self, key: str) -> float | None:
+        """The mean of a remaining ratio that the results have."""
+        values = [result[key] for result in self.results if key in result]
+        return statistics.mean(values) if values else None
+
+    @property
+    def counted(self) -> str:
+        """n, and how many are wanted if that is more."""
+        return count_of(len(self.accuracies), self.planned_trials)
+
+
+def count_of(n: int, planned: int) -> str:
+    return f"{n} of {planned}" if n < planned else str(n)
+
+
+def trials(results: Sequence[dict], key: str) -> list[float]:
+    """The values of ``key`` whose mean and deviation are reported, for results of one experiment.
+
+    A trial is a run, with the mean of its own results; of a single run, all results count. Dense networks count once
+    each, even if several runs trained the same one.
+    """
+    measured = [result for result in results if result.get(key) is not None]
+    if measured and measured[0]["start"] == "dense":
+        return list({(result["init_seed"], result["order_seed"]): result[key] for result in measured}.values())
+    of_run = grouped(measured, lambda result: result["run"])
+    if len(of_run) == 1:
+        return [result[key] for result in measured]
+    return [statistics.mean(result[key] for result in results) for results in of_run.values()]
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``mean ± sample standard deviation``; the mean alone of one value, a gap of none."""
+    if not values:
+        return GAP
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading what runs have left
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_same_experiments(records: Sequence[Record]) -> None:
+    """Raises UserError if two runs of one data set, architecture and method differ in a setting, or two runs with dense
+    networks in a setting that decides those, because their mean would mean nothing. And if a folder is no run."""
+    first_of: dict[tuple, Record] = {}
+    for record in records:
+        settings = record.settings
+        kinds = {settings["method"]: [key for key in settings if key not in TRIAL_SETTINGS]}
+        if any(result["start"] == "dense" for result in record.finals):
+            kinds["dense networks"] = list(DENSE_SETTINGS)
+        for kind, keys in kinds.items():
+            first = first_of.setdefault((settings["dataset"], settings["arch"], kind), record)
+            differing = [key for key in keys if first.settings.get(key) != settings.get(key)]
+            if differing:
+                listed = ", ".join(f"{key} {first.settings.get(key)} and {settings.get(key)}" for key in differing)
+                raise UserError(
+                    f"{first.folder} and {record.folder} cannot be averaged ({kind}), they differ in {listed}: "
+                    "name the runs to use"
+                )
+
+
+def collect_results(records: Sequence[Record]) -> list[dict]:
+    """The final trainings' results of all runs, with their run and, if it was measured, their error barrier to the
+    solution. Raises UserError as ``check_same_experiments`` does."""
+    check_same_experiments([record for record in records if record.settings and record.finals])
+    results = []
+    for record in records:
+        barriers = read_barriers(record)
+        for result in record.finals:
+            # Two solutions have a barrier between them too: that is SGD noise.
+            own = None if result["start"] == "subnetwork" else label_of(record, result, result["start"])
+            results.append(result | {"run": record.folder.name, "barrier_to_solution": barriers.get(own)})
+    return results
+
+
+def read_barriers(record: Record) -> dict[str, float]:
+    """Label of a final training -> its error barrier to the solution of the same level, if it was measured."""
+    solutions = {label_of(record, result, "subnetwork") for result in record.finals}
+    folder = record.folder
+    files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solutions else []
+    paths = [read_json(file) for file in files]
+    return {path["first"]: path["barrier"] for path in paths if path["second"] in solutions and path["augmented"]}
+
+
+def label_of(record: Record, result: dict, start: str) -> str:
+    """How paths name the final training of ``start`` beside a result of the same run, level and seeds."""
+    final = FinalTraining(start, result["level"], result["init_seed"], result["order_seed"])
+    return f"{record.folder.name}-{final.name}"
+
+
+def dense_deviation(records: Sequence[Record], settings: dict) -> tuple[float | None, str]:
+    """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
+    percentage points, and what it was taken from. None if there are fewer than two."""
+    errors, settings = {}, EARLIER_DEFAULTS | settings
+    for record in records:
+        if all(record.settings.get(name) == settings.get(name) for name in DENSE_SETTINGS):
+            for result in record.finals:
+                if result["start"] == "dense":
+                    errors[result["init_seed"], result["order_seed"]] = result["test_error"]
+    if len(errors) < 2:
+        return None, "no dense networks"
+    return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def experiment_of(result: dict) -> Experiment:
+    return Experiment.of(*(result[key] for key in ("dataset", "arch", "method", "start", "level")))
+
+
+def summary_rows(results: Sequence[dict]) -> list[dict]:
+    """One row an experiment: mean and sample standard deviation of the test accuracy, and of the error barrier."""
+    entries = [Entry(experiment, tuple(group)) for experiment, group in grouped(results, experiment_of).items()]
+    return [_summary_row(entry) for entry in sorted(entries, key=lambda entry: entry.experiment.order)]
+
+
+def _summary_row(entry: Entry) -> dict:
+    experiment, barriers = entry.experiment, trials(entry.results, "barrier_to_solution")
+    return {
+        "network": experiment.network,
+        "start": f"{experiment.title} {STARTS[experiment.start].formula}",
+        "level": "-" if experiment.level is None else experiment.level,
+        "remaining": f"{entry.remaining_ratio:.3f}",
+        "test accuracy %": mean_and_deviation(entry.accuracies),
+        "n": len(entry.accuracies),
+        BARRIER_COLUMN: mean_and_deviation(barriers) if barriers else "",
+    }
+
+
+def summary_table(results: Sequence[dict]) -> str:
+    """``summary_rows`` as a Markdown table; barriers are a column if any was measured. Empty without results."""
+    rows = summary_rows(results)
+    if not any(row[BARRIER_COLUMN] for row in rows):
+        rows = [{key: value for key, value in row.items() if key != BARRIER_COLUMN} for row in rows]
+    return markdown_table(rows)
+
+
+def paired_rows(first: Sequence[Record], second: Sequence[Record]) -> list[dict]:
+    """Runs of one name trained twice: final trainings of the same name, the second one's test accuracy minus the
+    first's, by experiment. A trial is a run: its own pairs are averaged first.
+
+    Raises UserError if no training was made in both.
+    """
+    twins = {record.folder.name: record for record in second}
+    pairs = []
+    for record in first:
+        twin = twins.get(record.folder.name)
+        theirs = {_name(result): result["test_accuracy"] for result in twin.finals} if twin else {}
+        for result in record.finals:
+            other = theirs.get(_name(result))
+            if other is not None:
+                compared = {"second": other, "difference": other - result["test_accuracy"]}
+                pairs.append(result | compared | {"run": record.folder.name})
+    if not pairs:
+        raise UserError("no final training was made in both folders: name two folders with runs of the same names")
+    return [_paired_row(experiment, group) for experiment, group in grouped(pairs, experiment_of).items()]
+
+
+def _name(result: dict) -> tuple:
+    return tuple(result[key] for key in ("start", "level", "init_seed", "order_seed"))
+
+
+def _paired_row(experiment: Experiment, pairs: Sequence[dict]) -> dict:
+    differences = trials(pairs, "difference")
+    return {
+        "network": experiment.network,
+        "start": experiment.title,
+        "level": "-" if experiment.level is None else experiment.level,
+        "first %": mean_and_deviation(trials(pairs, "test_accuracy")),
+        "second %": mean_and_deviation(trials(pairs, "second")),
+        "paired difference": mean_and_deviation(differences),
+        "n": len(differences),
+        "pairs": len(pairs),
+    }
+
+
+def markdown_table(rows: Sequence[dict]) -> str:
+    """A Markdown table whose columns are aligned, with the columns of all rows; empty without rows."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *[[str(row.get(column, "")) for column in columns] for row in rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells]
+    lines = [f"| {' | '.join(line)} |" for line in padded]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines) if rows else ""

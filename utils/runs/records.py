@@ -1,0 +1,96 @@
+"""What a run has left on disk, as reports read it: its settings and the results of its finished networks."""
+
+from functools import cached_property
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import FileError, load, read_json, write_json
+
+CONFIG_FILE = "config.json"
+NETWORK_FILE = "network.pt"
+RESULT_FILE = "result.json"
+BARRIERS_FOLDER = "barriers"  # beside the runs
+FIGURES_FOLDER = "figures"
+SUMMARY_FILE = "barrier.json"
+# What a run folder means that was made before these could be set.
+EARLIER_DEFAULTS = {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}
+
+
+def is_finished(stage: Path) -> bool:
+    """A stage writes its network last, so the file means that everything is there."""
+    return (stage / NETWORK_FILE).exists()
+
+
+class Record:
+    """A run's folder, of which every file is read once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def config(self) -> dict:
+        """Empty without a ``config.json``; raises FileError if it is damaged."""
+        path = self.folder / CONFIG_FILE
+        return read_json(path) if path.exists() else {}
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder is a run of this program, and no other program's folder with a ``config.json``."""
+        settings = self.config.get("settings")
+        return isinstance(settings, dict) and "dataset" in settings
+
+    @property
+    def settings(self) -> dict:
+        """Raises UserError if the folder is no run."""
+        if not self.is_run:
+            raise UserError(
+                f"{self.folder} is no run folder, it has no {CONFIG_FILE} of a run: name one that main.py made"
+            )
+        return EARLIER_DEFAULTS | self.config["settings"]
+
+    @cached_property
+    def results(self) -> dict[str, dict]:
+        """The results of every finished network by its stage: the levels, then the final trainings, by name."""
+        stages = [*sorted(self.folder.glob("level_*")), *sorted(self.folder.glob("final/*"))]
+        finished = [stage for stage in stages if is_finished(stage)]
+        return {stage.relative_to(self.folder).as_posix(): read_result(stage) for stage in finished}
+
+    @property
+    def finals(self) -> list[dict]:
+        """The results of the final trainings."""
+        return [result for result in self.results.values() if result["kind"] == "final"]
+
+    @property
+    def last_level(self) -> int:
+        """The last level that the run has finished, or that its first command asked for."""
+        finished = [result["level"] for result in self.results.values() if result["kind"] == "level"]
+        return max([self.config["about"]["flags"]["levels"], *finished])
+
+
+def read_result(stage: Path) -> dict:
+    """A finished stage's ``result.json``. If it is lost or damaged, it is written again from the network, which has it
+    too."""
+    try:
+        result = read_json(stage / RESULT_FILE)
+        if "kind" in result:
+            return result
+    except (FileNotFoundError, FileError):
+        pass
+    result = load(stage / NETWORK_FILE)["result"]
+    write_json(stage / RESULT_FILE, result)
+    return result
+
+
+class Records:
+    """The runs that a report looks at, each read once."""
+
+    def __init__(self):
+        self._of_folder: dict[Path, Record] = {}
+
+    def of(self, folder: Path) -> Record:
+        return self._of_folder.setdefault(folder.resolve(), Record(folder))
+
+    def below(self, folder: Path) -> list[Record]:
+        """The runs directly below ``folder``."""
+        found = [self.of(config.parent) for config in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
+        return [record for record in found if record.is_run]

@@ -1,0 +1,271 @@
+"""A run's folder: its configuration, a folder for every stage, and who works on which of them."""
+
+import fcntl
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+
+from utils.errors import UserError
+from utils.files import FileError, read_json, write_csv, write_json
+from utils.method.network import Blueprint, State, load_network
+from utils.method.pruning import Masks
+from utils.method.signed_mask import SignedMask, save_signed_mask
+from utils.method.starts import STARTS
+from utils.runs.progress import JobProgress
+from utils.runs.records import CONFIG_FILE, EARLIER_DEFAULTS, NETWORK_FILE, RESULT_FILE, Record, is_finished
+
+INITIALIZATION = "initialization"
+PRUNING_FOLDER = ".pruning"
+UNFINISHED_FILE = "unfinished.pt"
+REWINDING_POINT_FILE = "rewinding_point.pt"  # in level_00
+SIGNED_MASK_FILE = "signed_mask.npz"
+METRICS_FILE = "metrics.csv"
+RESULTS_FILE = "results.csv"
+COMMAND_FILE = "command.txt"
+
+
+class StageInUse(UserError):
+    """Another process works in the folder."""
+
+    def __init__(self, stage: Path):
+        super().__init__(f"{stage} is being worked on by another process: stop it, or wait for it")
+        self.stage = stage
+
+
+@dataclass(frozen=True)
+class Level:
+    """The warm-up (0), or what is trained after the ``level``-th pruning."""
+
+    level: int
+
+    @property
+    def stage(self) -> str:
+        """Its folder below the run's."""
+        return f"level_{self.level:02d}"
+
+
+@dataclass(frozen=True)
+class FinalTraining:
+    """A final training of a run, by what decides it; ``level`` is None if the start needs no level of this run."""
+
+    start: str
+    level: int | None
+    init_seed: int
+    order_seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's name, which mentions the initialization if its seed is not the order's."""
+        prefix = "" if self.level is None else f"{Level(self.level).stage}_"
+        usual = self.init_seed == self.order_seed or not STARTS[self.start].new_initialization
+        return f"{prefix}{self.start}_seed{self.order_seed}" + ("" if usual else f"_init{self.init_seed}")
+
+    @property
+    def stage(self) -> str:
+        """Its folder below the run's."""
+        return f"final/{self.name}"
+
+
+class Run:
+    """A run's folder in the hands of main.py. ``made_with`` is kept with every result: device and precision, in which
+    networks that are averaged may differ. With ``share``, other processes work on the same run."""
+
+    def __init__(self, folder: Path, settings: dict, blueprint: Blueprint, made_with: Mapping[str, str], share: bool):
+        self.folder, self.settings, self.blueprint = folder, settings, blueprint
+        self.made_with, self.share = made_with, share
+
+    def unfinished(
+        self, stages: Iterable[Level | FinalTraining], progress: JobProgress, wait: bool = False, alone: bool = False
+    ) -> Iterator[Level | FinalTraining]:
+        """The stages that are still to be made, one after the other, each held against other processes meanwhile.
+
+        A stage that another process holds is waited for with ``wait``. Otherwise it is left to that process if the run
+        is shared, a level together with those after it; if not, StageInUse is raised. With ``alone``, only one process
+        at a time goes through the stages.
+        """
+        with self._leaving_to_others(progress), claim_stage(self.folder / PRUNING_FOLDER) if alone else nullcontext():
+            for stage in stages:
+                folder = self.folder / stage.stage
+                with self._leaving_to_others(progress) if isinstance(stage, FinalTraining) else nullcontext():
+                    if not is_finished(folder):
+                        with claim_stage(folder, wait):
+                            if not is_finished(folder):
+                                yield stage
+                                continue
+                    progress.skip_stage(stage.stage)
+                    discard_unfinished(folder)  # a process may have ended between finishing and this
+
+    @contextmanager
+    def _leaving_to_others(self, progress: JobProgress) -> Iterator[None]:
+        try:
+            yield
+        except StageInUse as error:
+            if not self.share:
+                raise
+            progress.note(f"left to another process: {error.stage}")
+
+    def initialization(self, make: Callable[[], State]) -> State:
+        """θ_init of the pruning run, made once: it holds ψ_init, signs are compared with it, IMP goes back to it."""
+        folder = self.folder / INITIALIZATION
+        if not is_finished(folder):
+            with claim_stage(folder, wait=True):
+                if not is_finished(folder):
+                    self._save(folder / NETWORK_FILE, make(), self.blueprint.dense_masks())
+        return self.read(INITIALIZATION)[0]
+
+    def read(self, stage: str, file: str = NETWORK_FILE) -> tuple[State, Masks]:
+        """A finished stage's network. Raises FileError with the remedy if it is damaged."""
+        try:
+            _, content = load_network(self.folder / stage / file)
+        except FileError as error:
+            remedy = f"delete the folder {self.folder / stage} and run the same command again"
+            raise FileError(f"{error}: {remedy}") from error
+        return content["model"], content["masks"]
+
+    def result(self, stage: Level | FinalTraining, measured: dict) -> dict:
+        """What is recorded of a finished stage: which network of which run it is, what was measured, and on what."""
+        seed = self.settings["seed"]
+        return {
+            **{key: self.settings[key] for key in ("dataset", "arch", "method")},
+            "kind": "level" if isinstance(stage, Level) else "final",
+            **{"start": None, "level": None, "seed": seed, "init_seed": seed, "order_seed": seed},
+            **asdict(stage),
+            **measured,
+            **self.made_with,
+        }
+
+    def keep(self, stage: Level | FinalTraining, state: State, masks: Masks, initial: State, result: dict) -> None:
+        """Keep a finished stage. Its network is written last: a stage that has one is finished."""
+        folder = self.folder / stage.stage
+        write_json(folder / RESULT_FILE, result)
+        self._save(folder / NETWORK_FILE, state, masks, initial, result)
+        discard_unfinished(folder)
+
+    def keep_signed_mask(self, level: Level, signed_mask: SignedMask) -> None:
+        path = self.folder / level.stage / SIGNED_MASK_FILE
+        save_signed_mask(path, signed_mask, self.blueprint.arch, self.blueprint.dataset)
+
+    def keep_rewinding_point(self, state: State, initial: State) -> None:
+        self._save(self.folder / Level(0).stage / REWINDING_POINT_FILE, state, self.blueprint.dense_masks(), initial)
+
+    def rewinding_point(self, epoch: int, warmup_epochs: int) -> State:
+        """The weights after ``epoch`` epochs of the warm-up."""
+        return self.read(Level(0).stage, NETWORK_FILE if epoch == warmup_epochs else REWINDING_POINT_FILE)[0]
+
+    def keep_results_table(self) -> Record:
+        """Write ``results.csv`` again, one row a finished network of any command; returns the run as reports see it."""
+        record = Record(self.folder)
+        with _lock(self.folder, wait=True):
+            rows = [
+                {key: value for key, value in result.items() if not isinstance(value, dict)}
+                for result in record.results.values()
+            ]
+            if rows:
+                write_csv(self.folder / RESULTS_FILE, rows)
+        return record
+
+    def _save(
+        self, path: Path, state: State, masks: Masks, initial: State | None = None, result: dict | None = None
+    ) -> None:
+        initial_norms = {name: (initial or state)[name] for name in self.blueprint.norms}
+        self.blueprint.save_network(path, state, masks, initial_norms, settings=self.settings, result=result)
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove the state of a stage in progress, once the stage is finished."""
+    (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configuration
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def open_run_folder(run: Path, settings: dict, about: dict) -> None:
+    """Create the run's folder with its configuration, or check that the existing one was made with the same settings.
+
+    ``settings`` decide the results; ``about`` (versions, every other flag) is only kept. This command is added to the
+    list of commands. Raises UserError naming the settings that differ.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with _lock(run, wait=True):
+        config = run / CONFIG_FILE
+        if config.exists():
+            _check_settings(config, settings)
+        else:
+            write_json(config, {"settings": settings, "about": about})
+        with (run / COMMAND_FILE).open("a", encoding="utf-8") as file:
+            file.write(shlex.join(["python", *sys.argv]) + "\n")
+
+
+def _check_settings(config: Path, settings: dict) -> None:
+    before = EARLIER_DEFAULTS | read_json(config).get("settings", {})
+    # As they would be read: tuples are lists in the file.
+    settings = EARLIER_DEFAULTS | json.loads(json.dumps(settings))
+    differences = [
+        f"{'' if key == 'data' else '--'}{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
+        for key in dict.fromkeys([*settings, *before])
+        if settings.get(key) != before.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f"{config.parent} was made with other settings: {', '.join(differences)}; "
+            "give this run another folder with --name"
+        )
+
+
+def provenance(flags: Mapping[str, object], device: str) -> dict:
+    """Where the results come from: every flag, the versions and the project's commit."""
+    return {
+        "flags": {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()},
+        "commit": project_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": device,
+    }
+
+
+def project_commit() -> str:
+    """The commit of this program, followed by "-dirty" if files were changed; "unknown" without git."""
+    if shutil.which("git") is None:
+        return "unknown"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Locks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def claim_stage(stage: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a stage's folder while it is worked on. The hold ends with the process, however it ends.
+
+    If another process holds it, waits until that one lets go, or raises StageInUse.
+    """
+    stage.mkdir(parents=True, exist_ok=True)
+    with _lock(stage, wait):
+        yield
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool) -> Iterator[None]:
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise StageInUse(folder) from error
+        yield

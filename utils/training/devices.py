@@ -1,0 +1,78 @@
+"""The device that a flag names, and how fast training may be made on it."""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+
+import torch
+
+from utils.errors import UserError
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a training step is run. ``precision``: of the forward and backward pass; weights, their updates, batch-norm
+    statistics and loss are float32 in all of them. ``channels_last``: the order of images and weights in memory."""
+
+    precision: str = "fp32"
+    compile: bool = False
+    cuda_graph: bool = False
+    channels_last: bool | None = None  # None: as suits the network
+
+
+def choose_device(name: str, deterministic: bool = False) -> torch.device:
+    """``auto`` is CUDA if there is a GPU, else the CPU. Raises UserError for a device that is not there.
+
+    A GPU becomes the process's own, on which streams and graphs are made. Convolutions keep full float32 there: cuDNN's
+    default, TF32, would round every reported evaluation. The CPU's kernels are deterministic as they are.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device {name} should be auto, cpu, cuda or cuda:1")
+    device = torch.device(name)
+    if device.type == "cpu":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    device = torch.device("cuda", device.index or 0)
+    torch.cuda.set_device(device)
+    choose_kernels(deterministic)
+    return device
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """CUDA kernels that give the same bits every time, or the fastest ones for each shape."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    # Nothing here reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def choose_speed(
+    device: torch.device, precision: str | None = None, compile: bool | None = None, cuda_graph: bool | None = None
+) -> Speed:
+    """What is asked for; by default all that a CUDA device supports, and the readable step on the CPU.
+
+    Raises UserError if the device does not support what is asked for.
+    """
+    cuda = device.type == "cuda"
+    if cuda_graph and not cuda:
+        raise UserError(f"--cuda-graph needs a CUDA device, not {device}")
+    if precision == "tf32" and not cuda:
+        raise UserError(f"--precision tf32 needs a CUDA device, not {device}: choose fp32")
+    return Speed(
+        precision=precision or ("bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"),
+        compile=cuda if compile is None else compile,
+        cuda_graph=cuda if cuda_graph is None else cuda_graph,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

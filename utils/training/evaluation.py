@@ -1,0 +1,135 @@
+"""Loss and accuracy of a network, and what is reported of a finished one."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.dataset import Dataset
+from utils.method.network import Blueprint, State
+from utils.method.pruning import Masks, remaining_ratio, remaining_ratio_of_all
+from utils.method.signed_mask import count_sign_flips
+from utils.method.step import Batches, TrainingError, TrainStep, count_correct
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``loss``: mean cross-entropy in nats; ``accuracy``: top-1, in %."""
+
+    loss: float
+    accuracy: float
+
+    @property
+    def error(self) -> float:
+        """Top-1 error in %."""
+        return 100 - self.accuracy
+
+
+class Tally:
+    """Loss and hits of many batches, summed on the device and read once at the end."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.images = 0
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        self.loss += loss * images
+        self.correct += correct
+        self.images += images
+
+    def add_outputs(self, outputs: Tensor, labels: Tensor) -> None:
+        self.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
+
+    def evaluation(self) -> Evaluation:
+        return Evaluation(self.loss.item() / self.images, 100 * self.correct.item() / self.images)
+
+
+def train_one_epoch(
+    network: nn.Module, step: TrainStep, batches: Batches, alphas: Tensor, advance: Callable[[int], None]
+) -> Evaluation:
+    """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
+    were trained on.
+
+    Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
+    """
+    network.train()
+    tally = Tally(alphas.device)
+    for batch, alpha in zip(batches, alphas, strict=True):
+        loss, correct = step(*batch, alpha)
+        images = len(batch[0])
+        tally.add(loss, correct, images)
+        advance(images)
+    result = tally.evaluation()
+    if not math.isfinite(result.loss):
+        raise TrainingError("the training loss is no longer finite")
+    return result
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], Tensor] | None = None) -> Evaluation:
+    """Loss and accuracy in evaluation mode, float32; ``predict`` is the network or a faster way through it.
+
+    Raises TrainingError.
+    """
+    network.eval()
+    predict = predict or network
+    tally = Tally(next(network.parameters()).device)
+    for images, labels in batches:
+        tally.add_outputs(predict(images), labels)
+    result = tally.evaluation()
+    if not math.isfinite(result.loss):
+        raise TrainingError("the test loss is no longer finite")
+    return result
+
+
+def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:
+    """Raises TrainingError if the last batch of an epoch is too small to train on: a batch norm over a single value has
+    no variance, which torch would refuse only when that batch comes."""
+    last = len(dataset.train) % batch_size or batch_size
+    network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu")).train()
+    # Two images stand for any larger batch.
+    images = torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size)
+    try:
+        network(images)
+    except ValueError as error:
+        raise TrainingError(
+            f"the last batch of an epoch has {last} image, too few for this network's batch norm at "
+            f"{dataset.image_size} pixels: choose another --batch-size"
+        ) from error
+
+
+def describe_network(
+    network: nn.Module, masks: Masks, blueprint: Blueprint, test: Evaluation, rows: Sequence[dict]
+) -> dict:
+    """What is kept of every finished network; ``rows`` are its training's metrics. Accuracies and errors in %.
+
+    Ratios are over the prunable weights, over those and the classifier's (as Gem-Miner counts), over all parameters.
+    """
+    unpruned = {name: torch.ones(shape, dtype=torch.bool) for name, shape in blueprint.shapes(blueprint.scored).items()}
+    return {
+        "epochs": len(rows),
+        "remaining_ratio": remaining_ratio({name: masks[name] for name in blueprint.prunable}),
+        "remaining_ratio_with_classifier": remaining_ratio(unpruned | masks),
+        "remaining_ratio_of_all": remaining_ratio_of_all(network, masks),
+        "test_accuracy": test.accuracy,
+        "test_error": test.error,
+        "test_loss": test.loss,
+        "train_loss": rows[-1]["train_loss"] if rows else None,
+        "train_accuracy": rows[-1]["train_accuracy"] if rows else None,
+    }
+
+
+def sign_statistics(trained: State, previous: State, initial: State, masks: Masks) -> dict:
+    """Signs flipped since the last level and since initialization, as shares of the surviving weights, and the
+    survivors of each layer."""
+    survivors = {name: int(mask.sum()) for name, mask in masks.items()}
+    total = sum(survivors.values())
+    return {
+        "signs_flipped_since_last_level": count_sign_flips(trained, previous, masks) / total,
+        "signs_flipped_since_initialization": count_sign_flips(trained, initial, masks) / total,
+        "survivors": survivors,
+    }

@@ -1,0 +1,218 @@
+"""The fast path of training: lower precision, compilation and one CUDA graph, wrapped around the readable step.
+
+Nothing here depends on the method, which is in ``make_train_step``. A whole step, from the images' indices to the masks
+after the optimizer, is one CUDA graph: otherwise small networks wait for the host, which launches hundreds of kernels
+per step. The same functions capture evaluations, and capture and compile error barriers, always in float32.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from utils.method.step import ForwardPass, TrainingError
+from utils.training.devices import Speed
+from utils.training.optimization import momenta, rate_tensor, set_momenta
+
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")  # where their exceptions are defined
+MOST_NETWORKS = 64  # that one process may compile
+REPLAY_TOLERANCE = 0.1  # relative; dropout may draw different numbers
+WARM_UP_RUNS = 3  # before a capture: libraries choose their kernels, and the optimizer allocates its buffers
+
+CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+
+Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
+DrawnStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> torch.memory_format:
+    """What ``speed`` sets; by default channels-last, except for compiled CUDA code of a network with several input
+    channels per group in a grouped convolution (ShuffleNet), which makes the compiler copy every tensor of the graph
+    back and forth."""
+    if speed.channels_last is not None:
+        return CHANNELS_LAST if speed.channels_last else CONTIGUOUS
+    grouped = any(
+        isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in network.modules()
+    )
+    return CONTIGUOUS if grouped and speed.compile and device.type == "cuda" else CHANNELS_LAST
+
+
+def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
+    """The forward pass in the precision of ``speed``, compiled if it says so (α is a tensor, not a constant)."""
+    if speed.precision == "bf16":
+        forward_pass = _autocast(forward_pass, device)
+    return compiled(forward_pass, speed, batch_size)
+
+
+def compiled(function: Callable[..., Outputs], speed: Speed, batch_size: int) -> Callable[..., Outputs]:
+    """The function, compiled for batches of ``batch_size`` if ``speed`` says so: as a single graph, or with an error
+    that says why not. Smaller batches, at the end of an epoch, run uncompiled."""
+    if not speed.compile:
+        return function
+    import torch._dynamo  # takes a second and is needed only here
+
+    # Every network in a process counts as another version of this one function.
+    torch._dynamo.config.recompile_limit = MOST_NETWORKS
+    whole_batch = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def compiled_function(*arguments: Tensor) -> Outputs:
+        return (whole_batch if len(arguments[0]) == batch_size else function)(*arguments)
+
+    return compiled_function
+
+
+def explaining(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The function, with a failed compilation (forward or backward) raised as a TrainingError that says what to do."""
+
+    def explained(*arguments: Tensor) -> Outputs:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if not type(error).__module__.startswith(COMPILERS):
+                raise
+            reason = " ".join(str(error).split()[:40])
+            raise TrainingError(f"torch.compile failed ({reason} ..): do without (--no-compile)") from error
+
+    return explained
+
+
+def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
+    def autocast_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        # Every weight is used once per pass, so caching its cast is useless.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+            return forward_pass(images, labels, alpha)
+
+    return autocast_pass
+
+
+def in_tf32(step: DrawnStep, speed: Speed) -> DrawnStep:
+    """The step with TF32 convolutions and matrix products, forward and backward, if ``speed`` says so."""
+    if speed.precision != "tf32":
+        return step
+
+    def tf32_step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return step(chosen, drawn, alpha)
+        finally:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    return tf32_step
+
+
+class Graphed:
+    """A function of tensors that is captured into a CUDA graph at its first full batch and replayed for every later
+    one; smaller batches, at the end of an epoch, run uncaptured.
+
+    ``function`` may use only its arguments and tensors that keep their addresses. It runs a few times before the
+    capture, inside ``keeping``, which has to undo what these runs change.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Outputs],
+        batch_size: int,
+        keeping: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.function, self.batch_size, self.keeping = function, batch_size, keeping
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.outputs: Outputs | None = None
+
+    def __call__(self, *arguments: Tensor) -> Outputs:
+        """What ``function`` returns; the next call overwrites it."""
+        if len(arguments[0]) != self.batch_size:
+            return self.function(*arguments)
+        if self.graph is None:
+            try:
+                self._capture(arguments)
+                self._check_replay()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = " ".join(str(error).split()[:40])
+                raise TrainingError(
+                    f"no CUDA graph could be made ({reason} ..): do without (--no-cuda-graph)"
+                ) from error
+        for kept, given in zip(self.inputs, arguments, strict=True):
+            kept.copy_(given)
+        self.graph.replay()
+        return self.outputs
+
+    def _capture(self, arguments: tuple[Tensor, ...]) -> None:
+        self.inputs = tuple(argument.clone() for argument in arguments)
+        with self.keeping():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP_RUNS):
+                    self.function(*self.inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # This records and runs nothing. Other threads may use CUDA meanwhile; their work is not captured.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self.outputs = self.function(*self.inputs)
+        self.graph = graph
+
+    def _check_replay(self) -> None:
+        """Raise TrainingError if a replay's first output (a step's loss) differs from the function's own, so that a
+        graph that trains wrongly, or not at all, is noticed before its results."""
+        with self.keeping():
+            expected = _first(self.function(*self.inputs)).float().clone()
+        with self.keeping():
+            _first(self.outputs).zero_()
+            self.graph.replay()
+            found = _first(self.outputs).float().clone()
+        torch.cuda.empty_cache()  # free what the uncaptured runs used: from here on, the graph is replayed
+        if expected.isfinite().all() and not (found - expected).norm() <= REPLAY_TOLERANCE * expected.norm():
+            raise TrainingError("a CUDA graph does not give what its step gives: do without (--no-cuda-graph)")
+
+
+def _first(outputs: Outputs) -> Tensor:
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def captured(
+    function: Callable[..., Outputs],
+    speed: Speed,
+    batch_size: int,
+    keeping: Callable[[], AbstractContextManager] = nullcontext,
+) -> Callable[..., Outputs]:
+    """The function as one CUDA graph if ``speed`` says so."""
+    return Graphed(function, batch_size, keeping) if speed.cuda_graph else function
+
+
+def captured_step(
+    step: DrawnStep, speed: Speed, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
+) -> DrawnStep:
+    """The whole step as one CUDA graph if ``speed`` says so."""
+    if not speed.cuda_graph:
+        return step
+    rate_tensor(optimizer, next(network.parameters()).device)
+
+    @contextmanager
+    def keeping() -> Iterator[None]:
+        with unchanged(network, optimizer):
+            yield
+        # The capture would use existing gradients, which lie outside the graph's own memory.
+        optimizer.zero_grad(set_to_none=True)
+
+    return captured(step, speed, batch_size, keeping)
+
+
+@contextmanager
+def unchanged(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Undo what the steps inside change in weights, batch-norm statistics, momentum and random numbers. Every tensor
+    keeps its address; momentum that did not exist before is zero afterwards, which trains identically."""
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    momenta_before = [None if buffer is None else buffer.clone() for buffer in momenta(optimizer)]
+    cuda = tensors[0].device.type == "cuda"
+    with torch.random.fork_rng(devices=[tensors[0].device]) if cuda else nullcontext():
+        yield
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+    set_momenta(optimizer, momenta_before)

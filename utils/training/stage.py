@@ -1,0 +1,120 @@
+"""One stage of a job, trained so that it can be interrupted at any instant: the warm-up, a level, a final training."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.batches import count_batches, draw_epoch
+from utils.files import FileError, load, save, write_csv
+from utils.method.network import plain_state
+from utils.method.norm_interpolation import draw_alphas
+from utils.method.step import TrainingError
+from utils.runs.progress import JobProgress
+from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
+from utils.runs.tensorboard import StageScalars
+from utils.seeding import derive_seed, seed_global_generators
+from utils.training.evaluation import train_one_epoch
+from utils.training.optimization import momenta, set_momenta, set_rate
+from utils.training.trainer import Trainer
+
+ORDINARY = (1.0, 1.0)  # α = 1: the normalization parameters as they are
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``seed`` and ``purpose`` decide the order of the images, their augmentation, α and dropout."""
+
+    title: str
+    folder: Path
+    rates: Sequence[float]  # the learning rate of every epoch
+    seed: int
+    purpose: str
+    scalars: Path  # TensorBoard's folder
+    first_step: int = 0  # the epoch at which TensorBoard shows this stage's first one
+    alpha_range: Sequence[float] = ORDINARY
+
+
+def train_stage(
+    trainer: Trainer,
+    stage: Stage,
+    progress: JobProgress,
+    checkpoint_seconds: float,
+    after_epoch: Callable[[int], None] = lambda epochs_done: None,
+) -> list[dict]:
+    """Train what ``trainer`` holds, one epoch for each of the stage's rates, from where an interrupted process was.
+
+    Returns one row of metrics an epoch; ``metrics.csv`` and TensorBoard have each of them once. ``after_epoch`` is
+    called with the number of epochs done, before that state may be saved. Raises TrainingError; finished work stays.
+    """
+    rows = _resume(trainer, stage, progress)
+    saved_at = time.monotonic()
+    with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) as scalars:
+        progress.skip(len(rows))
+        for epoch in range(len(rows), len(stage.rates)):
+            title = f"{stage.title}, epoch {epoch + 1}/{len(stage.rates)}"
+            progress.title(title)
+            row = _train_epoch(trainer, stage, epoch, progress)
+            rows.append(row)
+            write_csv(stage.folder / METRICS_FILE, rows)
+            scalars.add(row)
+            progress.epoch(title, row)
+            after_epoch(epoch + 1)
+            if epoch + 1 < len(stage.rates) and time.monotonic() - saved_at >= checkpoint_seconds:
+                _save_unfinished(trainer, stage, rows)
+                saved_at = time.monotonic()
+    return rows
+
+
+def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgress) -> dict:
+    dataset, rate = trainer.dataset, stage.rates[epoch]
+    seeds = {what: derive_seed(stage.seed, stage.purpose, epoch, what) for what in ("network", "batches", "alpha")}
+    seed_global_generators(seeds["network"])
+    batches = draw_epoch(dataset, trainer.batch_size, seeds["batches"])
+    steps = count_batches(len(dataset.train), trainer.batch_size)
+    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"]).to(trainer.device)
+    set_rate(trainer.optimizer, rate)
+    started = time.monotonic()
+    try:
+        train = train_one_epoch(trainer.network, trainer.step, batches, alphas, progress.advance)
+        seconds = time.monotonic() - started
+        test = trainer.evaluate()
+    except TrainingError as error:
+        raise TrainingError(
+            f"{stage.title}, epoch {epoch + 1}: {error}; everything finished before is kept in {stage.folder.parent}; "
+            f"try a lower learning rate than {max(stage.rates)} (--lr, --search-lr) with another --name"
+        ) from error
+    return {
+        "epoch": epoch + 1,
+        "lr": rate,
+        "train_loss": train.loss,
+        "train_accuracy": train.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(dataset.train) / seconds, 1),
+    }
+
+
+def _save_unfinished(trainer: Trainer, stage: Stage, rows: list[dict]) -> None:
+    content = {"model": plain_state(trainer.network), "momenta": momenta(trainer.optimizer), "rows": rows}
+    save(stage.folder / UNFINISHED_FILE, content)
+
+
+def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> list[dict]:
+    """Load what an interrupted process saved. Without it, or if it is damaged, the stage starts from its beginning."""
+    path = stage.folder / UNFINISHED_FILE
+    if not path.exists():
+        return []
+    try:
+        content = load(path)
+        model, rows = content["model"], content["rows"]
+        expected = {name: tensor.shape for name, tensor in trainer.network.state_dict().items()}
+        if {name: tensor.shape for name, tensor in model.items()} != expected:
+            raise FileError(f"{path} belongs to another network")
+        set_momenta(trainer.optimizer, content["momenta"])
+    except (FileError, KeyError, ValueError) as error:
+        progress.note(f"{error}: {stage.title} starts again from its beginning")
+        return []
+    trainer.network.load_state_dict(model)
+    return rows
