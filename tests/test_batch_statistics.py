@@ -1,8 +1,12 @@
+import copy
+
+import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torchvision.ops import StochasticDepth
 
-from data.batches import evaluation_batches
+from data.batches import evaluation_batches, training_batches
 from models import build_network
 from tests.toys import toy_dataset
 from utils.training.batch_statistics import reestimate_batch_statistics
@@ -25,6 +29,19 @@ def test_statistics_are_those_of_one_pass_in_float64():
     torch.testing.assert_close(network[1].running_var.double(), variances, rtol=1e-5, atol=1e-6)
     assert network[1].momentum == 0.1
     assert all(torch.equal(before[name].double(), value.double()) for name, value in network.named_parameters())
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "shufflenet"])
+def test_they_are_those_of_update_bn(arch):
+    """torch's own cumulative average is the reference, to rounding; also of unequal batches."""
+    torch.manual_seed(0)
+    ours = build_network(arch, 4, 1)
+    reference = copy.deepcopy(ours)
+    batches = list(training_batches(toy_dataset(count=44, size=16, classes=4), batch_size=16, seed=0))
+    reestimate_batch_statistics(ours, batches)
+    update_bn(batches, reference)
+    for name, tensor in reference.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_nothing_is_dropped_meanwhile():

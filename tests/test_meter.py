@@ -116,10 +116,9 @@ def two_positions(build, speed, device="cpu"):
 
 
 @pytest.mark.parametrize("build", [Dropping, norm_free])
-def test_a_compiled_position_has_the_statistics_of_update_bn(build, small_evaluations, no_code_generated):
-    """``update_bn``, which the readable passes use, is the reference, to rounding. Nothing of one position is left in
-    the next, nothing is dropped, and at most two compiled graphs, one for each pass,
-    serve all positions."""
+def test_a_compiled_position_is_the_readable_one_to_rounding(build, small_evaluations, no_code_generated):
+    """Nothing of one position is left in the next, nothing is dropped, and at most two compiled graphs, one for each
+    pass, serve all positions."""
     counters.clear()
     measured, network = two_positions(build, Speed(compile=True))
     assert counters["stats"]["unique_graphs"] <= 2

@@ -184,8 +184,7 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     ],
 )
 def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
-    """With the batch-norm statistics of ``update_bn``. Nothing of one position is left in the next: two networks are
-    measured in turn, twice, and two graphs serve all."""
+    """Nothing of one position is left in the next: two networks are measured in turn, twice. Two graphs serve all."""
     torch.manual_seed(0)
     ours, theirs, *others = (build() for _ in range(4))
     states, dataset = [network.state_dict() for network in others], toy_dataset(count=20, size=size)

@@ -1,7 +1,7 @@
-"""Batch-norm statistics gathered anew for the weights at hand.
+"""Batch-norm statistics estimated again for the weights at hand.
 
-AWS trains under a random α, so the running statistics it leaves belong to no single network; interpolated networks have
-none of their own. Both need one pass over the training set.
+AWS trains under a random α, so the running statistics that it leaves belong to no single network; interpolated networks
+have none of their own. Both need one pass over the training set.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,26 +9,33 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 from torchvision.ops import StochasticDepth
 
 # The layers that drop activations, and the name of the probability.
 DROPPING_LAYERS = {nn.modules.dropout._DropoutNd: "p", StochasticDepth: "p", nn.MultiheadAttention: "dropout"}
 
 
-def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Set the running statistics of every batch norm to their cumulative average over ``batches``, from scratch,
-    without dropout and stochastic depth. A network without batch norm is left as it is, and no batch is read."""
-    # ``update_bn`` puts the network in training mode, where these layers would drop activations.
-    with _attributes(_dropping_nothing(network)):
-        update_bn(batches, network)
+def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Set the running statistics of every batch norm to their average over ``batches``, without dropout and stochastic
+    depth. A network without batch norm is left as it is, and no batch is read."""
+    statistics = AveragedStatistics(network)
+    if not statistics.layers:
+        return
+    with statistics.gathering():
+        for images, _ in batches:
+            network(images)
+            statistics.add()
 
 
-class SummedStatistics:
-    """The same average for a forward pass that is compiled or a CUDA graph, where ``update_bn`` cannot be: it has every
-    layer ask the host how much the batch at hand counts, which in a graph would be a constant."""
+class AveragedStatistics:
+    """The average over batches of each batch's mean and variance, in every batch norm of ``network``.
+
+    ``torch.optim.swa_utils.update_bn`` computes the same cumulative average, equal to rounding, but has every layer ask
+    the device how many batches it has seen: a wait a layer and batch, which a CUDA graph cannot hold. Here each batch's
+    statistics are summed on the device.
+    """
 
     def __init__(self, network: nn.Module):
         self.network = network
@@ -38,7 +45,7 @@ class SummedStatistics:
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """Within, the network is in training mode and every batch is followed by ``add``; then its batch norms have the
+        """Within, the network is in training mode and ``add`` follows every batch; at the end its batch norms hold the
         average."""
         self.start()
         only_this_batch = [(layer, "momentum", 1.0) for layer in self.layers]
