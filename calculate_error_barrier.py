@@ -25,26 +25,25 @@ from utils.barriers.path import (
     PathMeasurement,
     TrainedNetwork,
     check_comparable,
+    find_network,
     measure_path,
     read_network,
     tell_apart,
 )
 from utils.errors import UserError, exit_status
 from utils.files import write_csv, write_json
-from utils.flags import flags_of_settings, make_parser
+from utils.flags import COUNT, NOT_NEGATIVE, flags_of_settings, make_parser, number
 from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
 from utils.results.comparisons import COMPARISONS, PAPER_COMPARISONS
 from utils.results.paper import MeasuredComparison, barrier_panels, barrier_records, collect_comparisons
-from utils.results.plan import Plan, PlannedBarrier, command_line, make_plan
+from utils.results.plan import Plan, PlannedBarrier, PlannedRun, command_line, make_plan, planned_run
 from utils.results.plots import heat_map, panel_figure, save_figure
 from utils.results.tables import check_same_experiments, dense_deviation, grouped
 from utils.runs.records import BARRIERS_FOLDER, Record, Records
 from utils.runs.run import claim_stage
 from utils.training.devices import Speed, choose_device, choose_speed
-
-MOST_POINTS = 1001
 
 
 def main() -> int:
@@ -59,11 +58,6 @@ def run(args: argparse.Namespace) -> None:
         measure_path(network, network.with_initial_norms(), prepare(args, network, Records()))
     else:
         compare_networks(args)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Flags
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -93,24 +87,25 @@ def add_comparison_flags(add) -> None:
     add("networks", nargs="*", type=Path, help="network.pt files or their folders; more than two: all pairs")
     add("--normalization-path", action="store_true", help="from a network's ψ to its initial ψ")
     add("--runs", nargs="+", type=Path, help="run folders: compare their final trainings of --level")
-    add("--level", type=int, default=11, help="with --runs, the level (the runs' last if they have fewer)")
+    add("--level", type=COUNT, default=11, help="with --runs, the level (the runs' last if they have fewer)")
     add("--comparisons", nargs="+", choices=COMPARISONS, default=list(PAPER_COMPARISONS), help="with --runs, which")
     add("--list-missing", action="store_true",
         help="with --runs, only print the commands that train what is missing")
 
 
 def add_measurement_flags(add) -> None:
-    add("--points", type=int, default=11, help="positions on the path, including its two ends")
+    add("--points", type=number(int, 2, 1001), default=11, help="positions on the path, including its two ends")
     add("--augment", action=argparse.BooleanOptionalAction, default=True,
         help="estimate batch-norm statistics on augmented training images, as in training")
-    add("--epsilon", type=float, help="connected below this (default: deviation of the dense networks' errors)")
+    add("--epsilon", type=NOT_NEGATIVE, help="connected below this (default: deviation of the dense networks' errors)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--compile", action=argparse.BooleanOptionalAction, default=False,
         help="compile the passes, which takes as long as some positions do (python -m utils.benchmark --positions)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction,
         help="run each batch as one CUDA graph (default: on CUDA)")
     add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
-    add("--runs-dir", type=Path, help="where to look for dense networks (default: beside the first run)")
+    add("--runs-dir", type=Path,
+        help="where dense networks are, and results below barriers (default: beside the first run)")
     add("--share", action="store_true", help="wait for a path that another process measures")
     add("--out", type=Path, help="folder of the results (default: barriers in --runs-dir)")
 
@@ -128,17 +123,6 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("give at least two networks, network.pt files or their folders; or --runs")
     if args.list_missing and not args.runs:
         raise UserError("--list-missing goes with --runs")
-    if not 2 <= args.points <= MOST_POINTS:
-        raise UserError(f"--points counts the two ends: give 2 to {MOST_POINTS}")
-    if args.level < 0:
-        raise UserError("--level counts from 0")
-    if args.epsilon is not None and not args.epsilon >= 0:
-        raise UserError("--epsilon is a number of percentage points, at least 0")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Networks named one by one
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records) -> PathMeasurement:
@@ -215,19 +199,15 @@ def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path)
     print(f"all pairs: {target}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The paper's comparisons, over the trials of whole runs
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def compare_runs(args: argparse.Namespace) -> None:
     """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
     records = Records()
     for network, runs in runs_by_network([records.of(folder) for folder in args.runs]).items():
         level = common_level(runs, args.level)
-        plan = make_plan([flags_of_run(run, level, args) for run in runs], args.comparisons, level)
+        plan = make_plan([plan_run(run, level, args) for run in runs], args.comparisons, level)
         if args.list_missing:
-            print(*(command_line("main.py", flags) for flags in plan.commands_of_runs()), sep="\n")
+            missing = [flags for run in plan.runs for flags in run.commands_of_partners()]
+            print(*(command_line("main.py", flags) for flags in missing), sep="\n")
         else:
             report_comparisons(f"{' '.join(network)}, level {level}", plan, args, records)
 
@@ -256,16 +236,16 @@ def common_level(runs: Sequence[Record], wanted: int) -> int:
     return min(wanted, last.last_level)
 
 
-def flags_of_run(run: Record, level: int, args: argparse.Namespace) -> list[str]:
-    """The flags of main.py that continue a run in its folder up to ``level``, on this command's device and data."""
-    folder = run.folder.resolve()
-    places = ["--runs-dir", str(folder.parent), "--name", folder.name, "--levels", str(level), "--start"]
-    places += ["--device", str(args.device), "--data-root", str(args.data_root.resolve())]
-    return [*flags_of_settings(run.settings), *places]
+def plan_run(run: Record, level: int, args: argparse.Namespace) -> PlannedRun:
+    """The run continued in its folder up to ``level``, on this command's device and data."""
+    flags = [*flags_of_settings(run.settings), "--levels", str(level), "--start", "--device", str(args.device)]
+    return planned_run([*flags, "--data-root", str(args.data_root.resolve())], run.folder.resolve())
 
 
 def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records: Records) -> None:
     summaries = {}
+    for end in (end for barrier in plan.barriers for end in barrier.ends):
+        find_network(end)  # before hours of measuring
     for barrier in plan.barriers:
         first, second = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)

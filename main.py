@@ -12,6 +12,7 @@ import sys
 from functools import cached_property, partial
 from hashlib import sha256
 
+import torch
 from torch import nn
 
 from data import load_dataset
@@ -122,6 +123,7 @@ class Job:
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
         args = self.args
+        self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
         trained = self.blueprint.scored if self.method.searches else self.blueprint.learnable
         return SubnetworkTrainer(
@@ -160,7 +162,7 @@ class Job:
         )
         after_epoch = partial(self.keep_rewinding_point, level)
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
-        self.reestimate(self.trainer.network, level)
+        self.reestimate(self.trainer.network, level, self.trainer.layout)
         self.keep_level(level, stage, self.trainer.network, previous, masks, self.trainer.evaluate(), rows)
 
     def level_rates(self, level: Level) -> list[float]:
@@ -213,14 +215,14 @@ class Job:
         rows = train_stage(self.searcher, stage, self.progress, args.checkpoint_seconds, freeze)
         masks = miner.masks()
         network = self.blueprint.build(self.initial, masks, self.dataset.device)
-        self.reestimate(network, level)
+        self.reestimate(network, level, torch.channels_last)
         test = evaluate(network, evaluation_batches(self.dataset, self.dataset.test))
         self.keep_level(level, stage, network, self.initial, masks, test, rows)
 
-    def reestimate(self, network: nn.Module, level: Level) -> None:
+    def reestimate(self, network: nn.Module, level: Level, layout: torch.memory_format) -> None:
         """AWS's running statistics belong to a random α: a level is reported and kept with those of its own ψ."""
         seed = derive_seed(self.args.seed, level.stage, "statistics")
-        reestimate_batch_statistics(network, training_batches(self.dataset, self.args.batch_size, seed))
+        reestimate_batch_statistics(network, training_batches(self.dataset, self.args.batch_size, seed, layout))
 
     def keep_level(
         self, level: Level, stage: Stage, network: nn.Module, previous: State, masks: Masks, test: Evaluation,

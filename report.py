@@ -31,7 +31,7 @@ from utils.results.paper import (
     present_epsilon,
     work_table,
 )
-from utils.results.plan import Plan, command_line, make_plan
+from utils.results.plan import Plan, command_line, make_plan, planned_run
 from utils.results.plots import panel_figure, save_figure
 from utils.results.tables import check_same_experiments, collect_results, markdown_table, paired_rows, summary_table
 from utils.runs.records import FIGURES_FOLDER, Records
@@ -102,10 +102,13 @@ def print_table(args: argparse.Namespace, records: Records) -> None:
 
 
 def read_plan(args: argparse.Namespace, records: Records) -> Plan:
-    lines = [shlex.split(line) for line in args.plan.read_text().splitlines() if line.strip()]
+    try:
+        lines = [shlex.split(line) for line in args.plan.read_text().splitlines() if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{args.plan} is no plan ({error}): give it a line of main.py's flags for every run") from error
     if not lines:
         raise UserError(f"{args.plan} plans no run: give it a line of main.py's flags for each")
-    plan = make_plan(lines, args.comparisons, args.level)
+    plan = make_plan(map(planned_run, lines), args.comparisons, args.level)
     plan.check_folders(records)
     found = [records.of(run.folder) for run in plan.runs]
     check_same_experiments([record for record in found if record.is_run])

@@ -39,9 +39,11 @@ def make_batch(
     return normalize(images, dataset, layout), split.labels[chosen]
 
 
-def training_batches(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def training_batches(
+    dataset: Dataset, batch_size: int, seed: int, layout: torch.memory_format = torch.channels_last
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(images, labels) for each batch of ``draw_epoch``."""
-    return (make_batch(dataset, *drawn) for drawn in draw_epoch(dataset, batch_size, seed))
+    return (make_batch(dataset, *drawn, layout) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
 def evaluation_batches(

@@ -3,9 +3,9 @@
 # The paper's comparisons (figures 2, 3 and 6, b and c) of each method's runs, whose seeds are the trials:
 #   linear mode connectivity of the sign transfer and the solution, and SGD-noise stability of the sign transfer, of the
 #   subnetwork and of the sign transfer that keeps ψ (two order seeds from one initialization).
-# Final trainings that are missing are trained first, with the run's own settings; one figure overlays the methods.
-# Interrupted, it goes on where it was. Other comparisons: COMPARISONS="..." (calculate_error_barrier.py --help); another
-# device: DEVICE=cpu.
+# It first trains the final trainings that are missing, with the run's own settings; one figure overlays the methods.
+# After an interruption the same command continues. COMPARISONS="..." chooses other comparisons
+# (calculate_error_barrier.py --help), DEVICE=cpu another device.
 source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 LEVEL=${1:-11}

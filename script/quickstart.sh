@@ -20,8 +20,8 @@ plan() {
 }
 
 missing=$("$PYTHON" "$PROJECT/report.py" --plan <(plan "$@") --list next --level 15 --comparisons lmc-signs)
-if [ -n "$missing" ]; then
-    bash "$PROJECT/script/run_commands.sh" <<<"$missing"
+if [ -n "$missing" ] || ! compgen -G "$RUNS/barriers/digits_resnet20_level_*/comparisons.json" >/dev/null; then
+    [ -z "$missing" ] || bash "$PROJECT/script/run_commands.sh" <<<"$missing"
     echo
     echo "error barriers between the sign transfer and the solution of the same level:"
     "$PYTHON" "$PROJECT/calculate_error_barrier.py" --runs "$RUNS"/digits_resnet20_{lrr,aws}_seed* --level 15 \

@@ -44,6 +44,27 @@ def test_they_are_those_of_update_bn(arch):
         torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
+class Odd(nn.Module):
+    """A batch norm that is used twice, one that is never used, and one without running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.unused = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+        self.plain = nn.BatchNorm2d(1, track_running_stats=False)
+
+    def forward(self, images):
+        return self.plain(self.twice(self.twice(images)))
+
+
+def test_layers_may_be_used_any_number_of_times():
+    """What stands is the average of each batch's last use: the output of a batch norm has mean 0 and variance 1."""
+    network, batches = Odd(), list(training_batches(toy_dataset(count=64), 32, 0))
+    reestimate_batch_statistics(network, batches)
+    assert network.twice.running_mean.item() == pytest.approx(0, abs=1e-5)
+    assert network.twice.running_var.item() == pytest.approx(1, abs=0.01)
+    assert (network.unused.running_mean.item(), network.unused.running_var.item()) == (0, 1)
+
+
 def test_nothing_is_dropped_meanwhile():
     torch.manual_seed(0)
     network = build_network("efficientnet", 5, 1)

@@ -9,7 +9,6 @@ import torch
 
 import calculate_error_barrier
 from tests.commands import CUDA, PROJECT, command, read_csv, run_in_process
-from tests.warm_python import warm_environment
 from utils.barriers import path as measured_path
 
 SMALLEST = ("--levels", "1", "--level-epochs", "1", "--final-epochs", "1")
@@ -221,7 +220,7 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path):
     folder = shutil.copytree(runs, tmp_path / "runs")
     aws = [folder / f"digits_resnet20_aws_seed{seed}" for seed in (1, 2)]
     script = ("bash", PROJECT / "script" / "calculate_error_barrier.sh", "11", *aws)
-    result = command(*script, **warm_environment())  # the runs have one level, which is taken
+    result = command(*script)  # the runs have one level, which is taken
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (aws[0] / "final").iterdir()} == {
         "level_01_signs_seed2", "level_01_signs_seed3_init2",
@@ -241,7 +240,7 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path):
     assert rows[0]["barrier_mean"] == pytest.approx(sum(heights) / 2)
     assert rows[0]["barrier_std"] == pytest.approx(abs(heights[0] - heights[1]) / 2**0.5)
     assert (target / "comparisons.png").stat().st_size > 10_000
-    again = command(*script, **warm_environment())
+    again = command(*script)
     assert again.returncode == 0, again.stderr
     assert "epoch" not in again.stdout
 

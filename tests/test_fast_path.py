@@ -116,6 +116,7 @@ def test_compiled_training_follows_the_readable_step():
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_many_networks_compile_in_one_process(traced_only):
     """More than torch's own limit of versions of one function, which is 8."""
     accelerated = partial(accelerate, speed=Speed(compile=True), device=CPU, batch_size=4)

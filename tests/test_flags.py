@@ -151,7 +151,8 @@ def test_every_flag_is_read(tmp_path, monkeypatch):
             return super().__getattribute__(name)
 
     monkeypatch.setattr(main, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
-    for more in ("--method aws --levels 1 --start signs", "--method gm --levels 1 --level-epochs 6 --start"):
-        line = [*TINY_JOB, "--train-images-per-class", "2", "--runs-dir", str(tmp_path), *more.split()]
+    tiny = "--train-images-per-class 2 --levels 1 --level-epochs 6 --final-epochs 1".split()
+    for more in ("--method aws --start signs", "--method gm --start"):
+        line = [*TINY_JOB, *tiny, "--runs-dir", str(tmp_path), *more.split()]
         main.run_job(Flags(**vars(parse_arguments(line))))
     assert set(vars(parse(""))) <= seen

@@ -14,7 +14,7 @@ from tests.commands import PROJECT, TINY_JOB, assert_same_networks, read_csv, ru
 
 JOB = "--method aws --levels 1 --train-images-per-class 4 --checkpoint-seconds 0 --start signs".split()
 THOROUGH = os.environ.get("THOROUGH") == "1"  # minutes instead of seconds
-KILLS = 20 if THOROUGH else 3
+KILLS = 20 if THOROUGH else 2
 
 
 class Killed(BaseException):
@@ -55,7 +55,7 @@ def assert_every_epoch_once(run):
     assert [event.step for event in final.Scalars("loss/train")] == [1, 2]
 
 
-@pytest.mark.parametrize("every", [15, pytest.param(1 if THOROUGH else 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [15, pytest.param(1 if THOROUGH else 6, marks=pytest.mark.slow)])
 def test_stopped_around_every_write(every, uninterrupted, tmp_path):
     """Of every file that the job writes, or of some of them."""
     expected, writes = uninterrupted

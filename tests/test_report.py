@@ -170,7 +170,7 @@ def test_every_file_is_read_once(flags, planned, tmp_path, monkeypatch, capsys):
 
 
 def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
-    plan = make_plan(map(shlex.split, lines_of(tmp_path / "runs", seeds=(1,))), [], 0)
+    plan = make_plan([planned_run(shlex.split(line)) for line in lines_of(tmp_path / "runs", seeds=(1,))], [], 0)
     commands = [" ".join(flags) for flags in plan.commands_of_stages()]
     assert [text.endswith("--start") for text in commands] == [True] * 2 + [False] * 5  # both methods prune first
     assert "--start dense" in commands[2]
@@ -185,7 +185,7 @@ def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
 def test_gem_miner_s_levels_are_searched_side_by_side(tmp_path):
     """And compared with nothing: its levels have no trained weights to start from."""
     line = f"{SMALL_PLAN} --runs-dir {tmp_path} --method gm --level-epochs 11"
-    plan = make_plan([shlex.split(line)], ["lmc-signs"], 2)
+    plan = make_plan([planned_run(shlex.split(line))], ["lmc-signs"], 2)
     assert [" ".join(flags).split("--level-epochs 11 ")[1] for flags in plan.commands_of_stages()[:2]] == [
         "--levels 1 --final-levels 1 --start", "--levels 2 --final-levels 2 --start",
     ]  # fmt: skip

@@ -1,5 +1,10 @@
-"""The commands that the README promises, run as they stand in a copy of the project with small data."""
+"""The commands that the README promises, run in a copy of the project with small data.
 
+A new process takes seconds to import torch. So most scripts run with a ``python`` that only notes what it is asked for,
+and the programs themselves then do that in this process.
+"""
+
+import json
 import os
 import re
 import shlex
@@ -14,11 +19,14 @@ import numpy as np
 import pytest
 import torch
 
+import calculate_error_barrier
+import main
 import report
+from data import preprocess_tiny_imagenet
 from models import build_network
 from tests.commands import PROJECT, TINY_JOB, assert_same_networks, command, networks
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
-from tests.warm_python import warm_environment
+from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
 from utils.method.network import Blueprint
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
@@ -28,23 +36,85 @@ README = "\n".join(path.read_text(encoding="utf-8") for path in READMES if path.
 LAUNCHERS = sorted(
     path.name for path in (PROJECT / "script").glob("*_*_*.sh") if path.name != "calculate_error_barrier.sh"
 )
-FIGURES = ("figure2", "figure3", "figure4", "figure5", "figure6", "parts", "baselines")
 
 # What makes any launcher's job a matter of seconds.
 SMALL = (
     "--warmup-epochs 1 --levels 1 --final-levels 1 --level-epochs 1 --final-epochs 1 --batch-size 8 "
     "--train-images-per-class 2 --device cpu"
 ).split()
+BENCHMARK = "--images 128 --rounds 1 --workers 0 --seconds 1".split()
+SMALLER = {"main.py": SMALL, "calculate_error_barrier.py": ["--points", "2"], "benchmark": BENCHMARK}
 # The same for a figure on the digits; Gem-Miner needs six epochs.
 SMALL_FIGURE = {
     "SCALE": "small",
     "FLAGS": "--train-images-per-class 2 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1",
 }
+PROGRAMS = {
+    "main.py": main,
+    "report.py": report,
+    "calculate_error_barrier.py": calculate_error_barrier,
+    "preprocess_tiny_imagenet.py": preprocess_tiny_imagenet,
+    "benchmark": benchmark,
+}
+RECORDER = """#!{python} -IS
+import json, sys
+plan = open(sys.argv[sys.argv.index("--plan") + 1]).read() if "--plan" in sys.argv else None
+with open({file!r}, "a") as file:
+    file.write(json.dumps([sys.argv[1:], plan]) + chr(10))
+"""
 
 
-def warm_command(*arguments, **options):
-    """A command whose Python programs need not import torch."""
-    return command(*arguments, **warm_environment() | options)
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Small networks gain nothing from more, and the weights of two processes are equal under the same number."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recorded(folder, *arguments, **options):
+    """Run a command whose Python does nothing but note what it is asked for: argument lists, each with a copy of the
+    plan that it names."""
+    recorder, file = folder / "python", folder / "recorded"
+    recorder.write_text(RECORDER.format(python=sys.executable, file=str(file)))
+    recorder.chmod(0o755)
+    file.write_text("")
+    options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    result = command(*arguments, **options)
+    assert result.returncode == 0, result.stderr
+    requests = [json.loads(line) for line in file.read_text().splitlines()]
+    for index, (asked, plan) in enumerate(requests):
+        if plan:
+            (folder / f"plan_{index}").write_text(plan)
+            asked[asked.index("--plan") + 1] = str(folder / f"plan_{index}")
+    return [asked for asked, _ in requests]
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """A program's own main in this process; returns its output."""
+
+    def run(program, *arguments):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        status, shown = PROGRAMS[Path(program).name].main(), capsys.readouterr()
+        assert status == 0, shown.err
+        return shown.out
+
+    return run
+
+
+@pytest.fixture
+def run_listed(run_here):
+    """The commands that a program lists, but for the last ``leave`` ones."""
+
+    def run(*asked, leave=0):
+        lines = run_here(*asked).strip().splitlines()
+        for line in lines[: len(lines) - leave]:
+            run_here(*shlex.split(line)[1:])
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +132,7 @@ def project(tmp_path_factory):
     write_cifar100(copy / "data")
     write_fashion_mnist(copy / "data")
     write_tiny_imagenet(copy / "data" / "tiny-imagenet-200.zip")
-    result = warm_command("python3", "data/preprocess_tiny_imagenet.py", cwd=copy)
-    assert result.returncode == 0, result.stderr
+    preprocess_tiny_imagenet.prepare(copy / "data", None)
     return copy
 
 
@@ -113,16 +182,13 @@ def test_every_launcher_is_there_and_in_the_readme():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["cifar100_shufflenet_aws.sh", "tiny_imagenet_mobilenetv2_lrr.sh"])
-def test_launcher(launcher, project, tmp_path):
-    """From another folder, in seconds, after a look at the packages."""
-    flags = (*SMALL, "--runs-dir", tmp_path)
-    result = warm_command("bash", project / "script" / launcher, *flags, CHECKED_PYTHON="")
+def test_launcher(project, tmp_path):
+    """By a Python of its own, from another folder, after a look at the packages."""
+    launcher = "tiny_imagenet_shufflenet_lrr.sh"
+    result = command("bash", project / "script" / launcher, *SMALL, "--runs-dir", tmp_path)
     assert result.returncode == 0, result.stderr
-    starts = recipe(launcher).start
-    assert f"1 warm-up + 1 levels x 1 + {len(starts)} final trainings x 1 = {2 + len(starts)} epochs" in result.stdout
-    (run,) = tmp_path.iterdir()
-    assert len(networks(run)) == 3 + len(starts)
+    assert "1 warm-up + 1 levels x 1 + 4 final trainings x 1 = 6 epochs" in result.stdout
+    assert len(networks(tmp_path / "tiny_imagenet_shufflenet_lrr_seed1")) == 7
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -130,27 +196,54 @@ def test_launcher(launcher, project, tmp_path):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("figure", FIGURES)
-def test_a_small_figure_from_nothing_to_the_picture(figure, project):
-    """One trial at one level, as its script makes it; the figures share what more than one needs."""
-    script = ("bash", f"script/paper/{figure}.sh", "--seeds", "1", "--levels", "10")
-    result = warm_command(*script, cwd=project, **SMALL_FIGURE)
-    assert result.returncode == 0, result.stderr
+def plan_of(folder, project, figure, *flags, **options):
+    """What a figure's script asks report.py for."""
+    script = project / "script" / "paper" / f"{figure}.sh"
+    (asked,) = recorded(folder, "bash", script, *flags, "--dry-run", **options)
+    return [argument for argument in asked if argument != "--dry-run"]
+
+
+def assert_complete(figure, project, shown):
+    """The picture and the tables are there, without a gap."""
     folder = project / "runs" / "small" / "figures" / figure
     assert (folder / f"{figure}.png").stat().st_size > 10_000
     assert (folder / f"{figure}.pdf").exists()
     text = (folder / f"{figure}.md").read_text()
-    assert text in result.stdout
+    assert text in shown
     assert " of " not in text.split("\n", 1)[1]  # n is what was planned
     assert "–" not in text
-    assert "missing" not in result.stdout
+    assert "missing" not in shown
     assert any((folder / "tensorboard" / "digits_resnet20").iterdir())
-    if figure == "figure3":
-        again = warm_command(*script, cwd=project, **SMALL_FIGURE)
-        assert again.returncode == 0, again.stderr
-        assert again.stdout.startswith(text)  # nothing is trained or measured before it
-        assert result.stdout.endswith(again.stdout)
+
+
+ONE_TRIAL = ("--seeds", "1", "--levels", "10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["figure2", "figure4", "figure5", "figure6", "parts", "baselines"])
+def test_a_small_figure_from_nothing_to_the_picture(figure, project, tmp_path, run_here, run_listed):
+    """One trial at one level; the figures share what more than one needs."""
+    asked = plan_of(tmp_path, project, figure, *ONE_TRIAL, **SMALL_FIGURE)
+    for kind in ("runs", "barriers"):
+        run_listed(*asked, "--list", kind)
+    assert_complete(figure, project, run_here(*asked))
+
+
+@pytest.mark.slow
+def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
+    """A training and a barrier. Called again, it trains and measures nothing."""
+    asked = plan_of(tmp_path, project, "figure3", *ONE_TRIAL, **SMALL_FIGURE)
+    for kind, leave in (("runs", 1), ("barriers", 0)):
+        run_listed(*asked, "--list", kind, leave=leave)
+    script = ("bash", project / "script" / "paper" / "figure3.sh", *ONE_TRIAL)
+    result = command(*script, **SMALL_FIGURE)
+    assert result.returncode == 0, result.stderr
+    assert "0 of 1 stages are finished" in result.stdout
+    assert_complete("figure3", project, result.stdout)
+    again = command(*script, **SMALL_FIGURE)
+    assert again.returncode == 0, again.stderr
+    assert result.stdout.endswith(again.stdout)
+    assert "stages are finished" not in again.stdout
 
 
 @pytest.mark.parametrize(
@@ -162,11 +255,10 @@ def test_a_small_figure_from_nothing_to_the_picture(figure, project):
         ("figure4", ["| 9 runs ", " 66 ", " 11,280 "]),
     ],
 )
-def test_a_figure_of_the_paper_is_planned_whole(figure, expected):
-    result = warm_command("bash", PROJECT / "script" / "paper" / f"{figure}.sh", "--dry-run")
-    assert result.returncode == 0, result.stderr
+def test_a_figure_of_the_paper_is_planned_whole(figure, expected, tmp_path, run_here):
+    shown = run_here(*plan_of(tmp_path, PROJECT, figure), "--dry-run")
     for text in expected:
-        assert text in result.stdout
+        assert text in shown
 
 
 def test_a_figure_s_flags_are_checked():
@@ -232,21 +324,16 @@ def test_the_multi_process_service_lasts_as_long_as_the_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_blocks_nothing(tmp_path, monkeypatch, capsys):
+def test_a_killed_worker_blocks_nothing(tmp_path, run_here):
     """kill -9 while it prunes: a worker that waits for the level goes on with it, and the networks are those of an
     undisturbed run."""
     flags = [*TINY_JOB, "--method", "aws", "--levels", "1", "--level-epochs", "15", "--start", "subnetwork", "signs"]
     plan = tmp_path / "plan.txt"
     plan.write_text(shlex.join([*flags, "--runs-dir", str(tmp_path / "runs"), "--checkpoint-seconds", "0"]))
-    monkeypatch.setattr(sys, "argv", ["report.py", "--plan", str(plan), "--list", "stages"])
-    assert report.main() == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run_here("report.py", "--plan", plan, "--list", "stages").splitlines()
     assert len(lines) == 2  # the levels, the final trainings
     run = tmp_path / "runs" / "digits_resnet20_aws_seed1"
-    workers = [
-        subprocess.Popen(shlex.split(line), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-        for line in lines
-    ]
+    workers = [subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL) for line in lines]
     while not (run / "level_01" / "unfinished.pt").exists():
         time.sleep(0.02)
     victim = holder_of(run / "level_01" / ".lock")
@@ -254,8 +341,7 @@ def test_a_killed_worker_blocks_nothing(tmp_path, monkeypatch, capsys):
     assert sorted((worker.wait(), worker.pid == victim) for worker in workers) == [(-9, True), (0, False)]
     assert (run / "level_01" / "network.pt").exists()
     for name in ("runs", "undisturbed"):
-        result = warm_command("python", PROJECT / "main.py", *flags, "--runs-dir", tmp_path / name)
-        assert result.returncode == 0, result.stderr
+        run_here("main.py", *flags, "--runs-dir", tmp_path / name)
     assert_same_networks(run, tmp_path / "undisturbed" / run.name)
 
 
@@ -279,37 +365,42 @@ def readme_commands():
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme(project):
+def test_every_command_of_the_readme(project, tmp_path, monkeypatch, run_here, run_listed):
     """As it stands, with flags after it that only make it small."""
-    blueprint = Blueprint("resnet50", "cifar100", classes=5, channels=3)
+    monkeypatch.chdir(project)
+    blueprint = Blueprint("resnet20", "cifar100", classes=5, channels=3)
     signed_mask = extract_signed_mask(blueprint.initialize(1), blueprint.dense_masks(), blueprint.signed)
-    save_signed_mask(project / "signed_mask.npz", signed_mask, "resnet50", "cifar100")
+    save_signed_mask(project / "signed_mask.npz", signed_mask, "resnet20", "cifar100")
     for line in readme_commands():
-        if line.startswith("wget") or line == "bash script/test.sh":
-            continue  # needs the network; runs this test
-        small, environment = [], {}
-        if re.search(r"main\.py|quickstart|(lrr|aws)\.sh", line):
-            line, small = line.replace("--final-seeds 2 3 4", "--final-seeds 2 3"), SMALL
-        elif "calculate_error_barrier.sh" in line:
-            environment = {"COMPARISONS": "noise-signs"}  # all of them: tests/test_error_barrier.py
-        elif "benchmark.sh" in line:
-            line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 1 --seconds 1")
-            line = line.replace("mobilenetv2 --positions", "resnet20 --positions --arms readable")
-            line = line.replace("mobilenetv2 efficientnet shufflenet", "resnet20 --arms layout")
-            small = "--images 128 --rounds 1 --workers 0".split()
-        elif "compare_precision" in line:
-            small, environment = [*([] if "_aws" in line else ["digits_resnet20_aws"]), *SMALL], {"SEEDS": "1"}
-        elif "SCALE=small" in line:
-            small, environment = ["--seeds", "1", "--levels", "10"], SMALL_FIGURE
-        elif "script/paper/" in line:
-            small = ["--dry-run"]  # the paper's own size
+        if line.startswith("wget") or line == "bash script/test.sh" or "quickstart" in line:
+            continue  # needs the network; runs this test; has a test of its own
+        environment = SMALL_FIGURE if "SCALE=small" in line else {"COMPARISONS": "noise-signs", "SEEDS": "1"}
         line = line.replace("level_11", "level_01")  # the small runs' last
-        result = warm_command("bash", "-c", f"{line} {' '.join(small)}", cwd=project, **environment)
-        assert result.returncode == 0, f"{line}: {result.stderr}"
+        line += " --dry-run" * ("script/paper/" in line) + " --arch resnet20" * line.startswith("python main.py")
+        line = line.replace("mobilenetv2 efficientnet shufflenet", "resnet20 --arms layout")
+        line = line.replace("mobilenetv2 --share 1 2 4", "resnet20 --share 1")
+        line = line.replace("mobilenetv2 --positions", "resnet20 --positions --arms readable")
+        for program, *arguments in recorded(tmp_path, "bash", "-c", line, **environment):
+            if "--list-missing" in arguments:
+                run_listed(program, *arguments)
+            else:
+                shown = run_here(program, *arguments, *SMALLER.get(Path(program).name, ()))
         if "report.py" in line:
-            assert "AWS signs A(abs(θ_init) ⊙ s_T)" in result.stdout
-    assert len(list((project / "runs" / "quickstart").glob("*/results.csv"))) == 9
+            assert "AWS signs A(abs(θ_init) ⊙ s_T)" in shown
     assert (project / "runs" / "barriers" / "cifar100_efficientnet_level_1" / "comparisons.pdf").exists()
+
+
+@pytest.mark.slow
+def test_the_quickstart(project, tmp_path, run_listed):
+    """All but one of its nine runs are made here first."""
+    script = ("bash", project / "script" / "quickstart.sh", *SMALL)
+    asked = next(asked for asked in recorded(tmp_path, *script) if "--plan" in asked)
+    run_listed(*asked, "--list", "runs", leave=1)
+    result = command(*script)
+    assert result.returncode == 0, result.stderr
+    assert "0 of 5 stages are finished" in result.stdout
+    assert "AWS signs A(abs(θ_init) ⊙ s_T)" in result.stdout
+    assert len(list((project / "runs" / "quickstart").glob("*/results.csv"))) == 9
 
 
 def test_the_readme_s_code_for_other_programs(tmp_path, monkeypatch):
@@ -347,10 +438,12 @@ def test_the_readme_s_code_for_other_programs(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_is_needed_to_measure_one():
-    result = command("bash", PROJECT / "script" / "measure_gpu.sh")
+def test_a_gpu_is_needed_to_measure_one(tmp_path):
+    """By a Python that has every package and no GPU."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" != -c ]\n')
+    python.chmod(0o755)
+    result = command("bash", PROJECT / "script" / "measure_gpu.sh", PYTHON=str(python))
     assert result.returncode == 2
     assert "measure_gpu.sh: error: there is no CUDA device" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from data.augmentation import Augmentation
 from data.batches import evaluation_batches
 from data.dataset import Dataset, LabelledImages
-from models import ARCHITECTURES, build_network
+from models import build_network
 from tests.toy_training import (
     DATASET,
     assert_equal_states,
@@ -37,7 +37,7 @@ from tests.toy_training import (
     search,
     train,
 )
-from tests.toys import TOY_NETWORKS, toy_dataset
+from tests.toys import EVERY_ARCH, TOY_NETWORKS, toy_dataset
 from utils.barriers.meter import PositionMeter
 from utils.method.network import Blueprint
 from utils.method.step import TrainingError
@@ -267,8 +267,8 @@ CROP = Augmentation(crop_padding=4, flip=True)
 @pytest.mark.parametrize(
     ("arch", "augmentation"),
     [
-        *(pytest.param(arch, CROP, marks=pytest.mark.slow) for arch in ARCHITECTURES),
-        ("resnet20", Augmentation(flip=True, crop_areas=(0.5, 1))),
+        *(pytest.param(*arch.values, CROP, marks=arch.marks) for arch in EVERY_ARCH),
+        pytest.param("resnet20", Augmentation(flip=True, crop_areas=(0.5, 1)), marks=pytest.mark.slow),
     ],
 )
 def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_cuda):

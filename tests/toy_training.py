@@ -42,7 +42,7 @@ def begin(trainer: SubnetworkTrainer, seed: int) -> None:
     trainer.begin(initial, half_masks(seed), far_norms(initial))
 
 
-def train(trainer: Trainer, epochs: int = 4) -> list[float]:
+def train(trainer: Trainer, epochs: int = 3) -> list[float]:
     """5 steps an epoch, with a learning rate of its own each; returns the losses."""
     losses = []
     for epoch in range(epochs):
@@ -63,11 +63,11 @@ def make_search(speed: Speed) -> SearchTrainer:
 
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
-    """Gem-Miner's: three epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
+    """Gem-Miner's: two epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
     trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed)
     set_rate(trainer.optimizer, 0.05)
     losses = []
-    for epoch in range(3):
+    for epoch in range(2):
         trainer.network.train()
         for batch in draw_epoch(DATASET, BATCH_SIZE, epoch):
             losses.append(trainer.step(*batch, torch.tensor(0.0))[0].item())
@@ -84,7 +84,7 @@ def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], Stat
     on_device = {name: mask.to(dataset.device) for name, mask in masks.items()}
     step = make_train_step(network, optimizer, on_device, norms)
     losses = []
-    for epoch in range(4):
+    for epoch in range(3):
         for group in optimizer.param_groups:
             group["lr"] = 0.05 / (epoch + 1)
         for drawn, alpha in zip(draw_epoch(dataset, BATCH_SIZE, epoch), alphas(dataset.device), strict=True):

@@ -29,7 +29,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default, except for flags whose help already says what happens without them."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        says_nothing = action.default is None or action.default in (False, "", [])
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -42,7 +43,10 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, ends: boo
     """The type of a flag: a number from ``low`` to ``high``, or strictly between them without ``ends``."""
 
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' * (kind is int)}number") from error
         if not (low <= value <= high if ends else low < value < high):
             limits = {
                 (True, True): f"at least {low}", (True, False): f"from {low} to {high}",
@@ -97,7 +101,7 @@ def add_pruning_flags(add: Callable) -> None:
         help="share of the survivors that a level removes")
     add("--pruning-schedule", choices=("constant", "dense"), default="constant",
         help="learning rate within the warm-up and within each level: constant as in the paper, or decayed as in a "
-        "final training (classic LRR and IMP, with as many epochs)")
+        "final training (classic LRR and IMP, for which a level has as many epochs as a final training)")
     add("--rewind-epoch", type=COUNT, metavar="EPOCH",
         help="with --method wr, the epoch of the warm-up to whose end the weights go back (default: its last)")
     add("--alpha-range", type=SHARE, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α")
@@ -203,11 +207,6 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--alpha-range wants the low end first")
     if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
         raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What the flags ask for
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def run_settings(args: argparse.Namespace) -> dict:

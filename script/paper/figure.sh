@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Sourced by the figures, once they have said what they need:
-#   FIGURE TITLE        the name of its files, and what stands above the picture
-#   NETWORKS            <dataset>_<arch>, whose recipe is in script/<dataset>_<arch>_<method>.sh
+# The figures source this file after they have said what they need:
+#   FIGURE TITLE        the name of its files, and the title of the picture
+#   NETWORKS            <dataset>_<arch>, with recipes in script/<dataset>_<arch>_<method>.sh
 #   SEEDS               the trials; the final trainings of a trial have the seed after its own
 #   LEVELS              where final trainings begin
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVEL    error barriers (calculate_error_barrier.py --help); empty for none
 #   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
-# and run by `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."]
-# [--levels ".."]`. Everything that is missing is trained and measured, and the figure drawn; --dry-run only says what
-# that is, --list prints its plain commands, --finish trains nothing and draws what is there. FLAGS=".." are flags of
-# main.py for every run, GPUS and PER_GPU as in script/run_commands.sh. SCALE=small makes a small version on the
-# embedded digits, on the CPU.
+# `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]` trains
+# and measures what is missing and draws the figure. --dry-run only says what that is, --list prints its plain commands,
+# --finish trains nothing and draws what is there. script/README.md explains SCALE, FLAGS, GPUS and PER_GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
 
 RUNS=$PROJECT/runs

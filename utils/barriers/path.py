@@ -55,14 +55,20 @@ class PathMeasurement:
     wait: bool = False  # for a path that another process measures
 
 
-def read_network(path: Path) -> TrainedNetwork:
-    """A ``network.pt`` or the folder of one. Raises UserError if there is none, FileError if it is damaged."""
+def find_network(path: Path) -> Path:
+    """A ``network.pt``, named itself or by its folder. Raises UserError if there is none."""
     file = path / NETWORK_FILE if path.is_dir() else path
     if not file.exists():
         raise UserError(
             f"{file} is missing: name the folder of a level or a final training "
-            "(script/calculate_error_barrier.sh trains what its comparisons lack)"
+            "(script/calculate_error_barrier.sh trains what its comparisons lack, if no other process is at it)"
         )
+    return file
+
+
+def read_network(path: Path) -> TrainedNetwork:
+    """The network that ``find_network`` finds. Raises FileError if its file is damaged."""
+    file = find_network(path)
     try:
         blueprint, content = load_network(file)
     except FileError as error:

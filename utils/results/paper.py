@@ -124,11 +124,6 @@ def present_epsilon(records: Records, barrier: PlannedBarrier) -> float | None:
     return dense_deviation(records.below(barrier.run.folder.parent), record.settings)[0] if record.is_run else None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def figure_rows(
     entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]
 ) -> dict[str, list[Panel | CategoryPanel]]:
@@ -178,11 +173,6 @@ def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] 
     }
     title = f"test accuracy at level {pruned[0].experiment.level}, remaining ratio {pruned[0].remaining_ratio:.2g}"
     return CategoryPanel(title, "test accuracy (%)", groups, reference)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def level_tables(entries: Sequence[Entry], parts: bool) -> str:

@@ -24,7 +24,7 @@ class PlannedRun:
     """What a line of main.py's flags asks of its run folder.
 
     ``settings``: those that its ``config.json`` should have, without the data's, which are known only once it is
-    loaded. ``levels`` and ``stages``: the epochs of its levels and of all its stages, by folder. ``partners``: final
+    loaded. ``epochs``: of every level and final training that the line asks for, by folder. ``partners``: final
     trainings that the line does not ask for, but a comparison needs. ``places``: the flags that tell other programs
     its device and data.
     """
@@ -54,6 +54,11 @@ class PlannedRun:
     def stages(self) -> dict[str, int]:
         """The epochs of every stage, by its folder."""
         return {**self.epochs, **{final.stage: self.settings["final_epochs"] for final in self.partners}}
+
+    def commands_of_partners(self) -> list[tuple[str, ...]]:
+        """The flags of main.py that train the missing partners, with the levels that those need."""
+        missing = [final for final in self.partners if not self.has(final.stage)]
+        return [last_of_each((*self.flags, *flags)) for flags in flags_of(missing)]
 
     def has(self, stage: str) -> bool:
         return is_finished(self.folder / stage)
@@ -122,10 +127,9 @@ class Plan:
         commands = []
         for run in self.runs:
             if not all(map(run.has, run.epochs)):
-                commands.append(run.flags)
-            missing = [final for final in run.partners if not run.has(final.stage)]
-            commands += [(*run.flags, *flags) for flags in flags_of(missing)]
-        return [last_of_each(flags) for flags in commands]
+                commands.append(last_of_each(run.flags))
+            commands += run.commands_of_partners()
+        return commands
 
     def commands_of_stages(self) -> list[tuple[str, ...]]:
         """The flags of main.py for workers side by side: one command for the levels of a run, and one for the final
@@ -154,14 +158,13 @@ class Plan:
         return [(*map(str, barrier.ends), *barrier.run.places) for barrier in missing]
 
 
-def make_plan(lines: Iterable[Sequence[str]], comparisons: Sequence[str], level: int) -> Plan:
-    """The runs of main.py's flags, one a line, and the comparisons at ``level`` in every run whose levels are trained.
+def make_plan(runs_asked: Iterable[PlannedRun], comparisons: Sequence[str], level: int) -> Plan:
+    """The runs, and the comparisons at ``level`` in each of them whose levels are trained.
 
-    Final trainings that a comparison needs and a line does not ask for are planned beside its own.
+    Final trainings that a comparison needs and a run does not have are planned beside its own.
     """
     runs, barriers = [], []
-    for flags in lines:
-        run = planned_run(flags)
+    for run in runs_asked:
         # Gem-Miner's levels are searches: its final trainings start from no trained weights.
         compared = comparisons if level in run.levels and not METHODS[run.method].searches else ()
         pairs = {name: COMPARISONS[name].trainings(run.settings["seed"], level) for name in compared}
@@ -172,11 +175,13 @@ def make_plan(lines: Iterable[Sequence[str]], comparisons: Sequence[str], level:
     return Plan(tuple(runs), tuple(barriers))
 
 
-def planned_run(flags: Sequence[str]) -> PlannedRun:
+def planned_run(flags: Sequence[str], folder: Path | None = None) -> PlannedRun:
+    """What a line of main.py's flags asks for, in their own folder or in the run's ``folder``."""
     args = parse_arguments(list(flags))
+    place = () if folder is None else ("--runs-dir", str(folder.parent), "--name", folder.name)
     return PlannedRun(
-        folder=args.runs_dir / args.name,
-        flags=tuple(flags),
+        folder=folder or args.runs_dir / args.name,
+        flags=(*flags, *place),
         places=("--device", args.device, "--data-root", str(args.data_root)),
         settings=run_settings(args),
         levels=tuple(level.level for level in planned_levels(args)),

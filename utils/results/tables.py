@@ -133,11 +133,6 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading what runs have left
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def check_same_experiments(records: Sequence[Record]) -> None:
     """Raises UserError if two runs of one data set, architecture and method differ in a setting, or two runs with dense
     networks in a setting that decides those, because their mean would mean nothing. And if a folder is no run."""
@@ -199,11 +194,6 @@ def dense_deviation(records: Sequence[Record], settings: dict) -> tuple[float | 
     if len(errors) < 2:
         return None, "no dense networks"
     return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def experiment_of(result: dict) -> Experiment:

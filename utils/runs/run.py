@@ -186,11 +186,6 @@ def discard_unfinished(folder: Path) -> None:
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Configuration
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def open_run_folder(run: Path, settings: dict, about: dict) -> None:
     """Create the run's folder with its configuration, or check that the existing one was made with the same settings.
 
@@ -243,11 +238,6 @@ def project_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return described.stdout.strip() or "unknown"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Locks
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

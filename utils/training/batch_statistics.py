@@ -39,9 +39,11 @@ class AveragedStatistics:
 
     def __init__(self, network: nn.Module):
         self.network = network
-        self.layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self.layers = [layer for layer in norms if layer.running_mean is not None]
         self.of_batch = [tensor for layer in self.layers for tensor in (layer.running_mean, layer.running_var)]
         self.sums = [torch.zeros_like(tensor) for tensor in self.of_batch]
+        self.batches = torch.zeros((), device=next(network.parameters()).device)  # counted there, by a CUDA graph too
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -52,21 +54,21 @@ class AveragedStatistics:
         with torch.no_grad(), _attributes([*_dropping_nothing(self.network), *only_this_batch]):
             self.network.train()
             yield
-            batches = [layer.num_batches_tracked for layer in self.layers for _ in range(2)]  # for mean and variance
-            for average, total, count in zip(self.of_batch, self.sums, batches, strict=True):
-                average.copy_(total / count)
+            for average, total in zip(self.of_batch, self.sums, strict=True):
+                average.copy_(total / self.batches)
 
     def start(self) -> None:
         """Forget every batch."""
         for layer in self.layers:
             layer.reset_running_stats()
-        for total in self.sums:
+        for total in (*self.sums, self.batches):
             total.zero_()
 
     def add(self) -> None:
         """Count the batch that the network has just seen."""
         if self.sums:
             torch._foreach_add_(self.sums, self.of_batch)
+        self.batches += 1
 
 
 def _dropping_nothing(network: nn.Module) -> list[tuple[nn.Module, str, float]]:
