@@ -109,7 +109,7 @@ def decode(folder: Folder) -> dict[str, np.ndarray]:
         ]
     except (KeyError, ValueError) as error:
         raise UserError(f"val/val_annotations.txt does not fit wnids.txt ({error}): fetch the archive again") from error
-    with tqdm(total=len(train) + len(test), desc="decoding", unit="img") as progress:
+    with tqdm(total=len(train) + len(test), desc="decoding", unit="img", disable=None) as progress:
         return {
             "wnids": np.array(wnids),
             "train_images": decode_images([path for path, _ in train], progress),

@@ -61,6 +61,7 @@ def test_positions_are_measured_against_their_bare_passes(tmp_path):
     assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_in_a_timed_round(no_code_generated):
     """The second arm's start makes PyTorch forget what the first one has compiled, and its own is for other kernels."""
     compilations = {"fast": [], "deterministic": []}

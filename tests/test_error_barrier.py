@@ -1,6 +1,7 @@
 """calculate_error_barrier.py as a user runs it."""
 
 import json
+import shlex
 import shutil
 import sys
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 import calculate_error_barrier
+import main
 from tests.commands import CUDA, PROJECT, command, read_csv, run_in_process
 from utils.barriers import path as measured_path
+from utils.flags import parse_arguments
 
 SMALLEST = ("--levels", "1", "--level-epochs", "1", "--final-epochs", "1")
 SIGNS, SOLUTION = "level_01_signs_seed2", "level_01_subnetwork_seed2"
@@ -199,6 +202,7 @@ def test_three_networks_are_a_matrix(runs, tmp_path, monkeypatch, capsys):
             assert content["barriers"][row][column] == (0 if row == column else heights[pair])
 
 
+@pytest.mark.slow
 def test_a_pair_is_measured_alike_alone_and_in_a_matrix(runs, tmp_path, monkeypatch, capsys):
     """Statistics are gathered in batches of the pair's first network, whatever the matrix begins with."""
     networks = []
@@ -215,10 +219,13 @@ def test_a_pair_is_measured_alike_alone_and_in_a_matrix(runs, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path):
+def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, monkeypatch, capsys):
     """The paper's four comparisons from run folders alone. A second run trains and measures nothing."""
     folder = shutil.copytree(runs, tmp_path / "runs")
     aws = [folder / f"digits_resnet20_aws_seed{seed}" for seed in (1, 2)]
+    _, missing, _ = run_program(monkeypatch, capsys, "--runs", *aws, "--list-missing")
+    for line in missing.splitlines()[:-1]:  # the script starts a process for each: one is left to it
+        main.run_job(parse_arguments(shlex.split(line)[2:]))
     script = ("bash", PROJECT / "script" / "calculate_error_barrier.sh", "11", *aws)
     result = command(*script)  # the runs have one level, which is taken
     assert result.returncode == 0, result.stderr

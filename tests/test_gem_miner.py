@@ -140,6 +140,7 @@ def test_only_surviving_weights_are_trained_in_the_end(gm_run):
     assert not torch.equal(trained.sign(), again.sign())
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_exactly(gm_run, tmp_path, monkeypatch):
     freeze, calls = GemMiner.freeze_smallest, []
 

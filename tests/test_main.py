@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import main
+from data import load_dataset
+from data.batches import evaluation_batches
 from models import ARCHITECTURES, build_network
 from tests.commands import (
     CUDA,
@@ -29,9 +31,10 @@ from tests.commands import (
 from tests.fake_data import write_cifar100, write_fashion_mnist
 from utils.errors import UserError, exit_status
 from utils.files import FileError
-from utils.method.network import plain_state
+from utils.method.network import load_network, plain_state
 from utils.method.signed_mask import load_signed_mask
 from utils.method.starts import STARTS
+from utils.training.evaluation import evaluate
 from utils.training.trainer import Trainer
 
 AWS_JOB = tuple("--method aws --start subnetwork signs mask dense --final-levels 1 2 --final-epochs 1".split())
@@ -67,11 +70,13 @@ def main_here(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def began(monkeypatch):
-    """Folder's name -> the state that its training began from, filled by the runs that follow."""
+    """Folder's name -> the state that its training began from, and the ψ_init that it was given; filled by the runs
+    that follow."""
     states, train = {}, main.train_stage
 
     def remember_and_train(trainer, stage, *others):
-        states[stage.folder.name] = plain_state(trainer.network)
+        norms = {f"initial {name}": tensor.clone() for name, tensor in trainer.initial_norms.items()}
+        states[stage.folder.name] = plain_state(trainer.network) | norms
         return train(trainer, stage, *others)
 
     monkeypatch.setattr("main.train_stage", remember_and_train)
@@ -143,6 +148,16 @@ def test_results_count_signs_and_survivors(aws_run):
     assert [result[key] for key in ("kind", "level", "start", "seed", "epochs")] == ["level", 2, None, 1, 2]
 
 
+def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(aws_run):
+    """Of one pass over the 100 images in batches of 32, and not of the steps under a random α."""
+    dataset = load_dataset("digits", "")
+    for level in ("level_00", "level_01", "level_02"):
+        blueprint, content = load_network(aws_run / level / "network.pt")
+        assert content["model"]["bn1.num_batches_tracked"] == 4
+        network = blueprint.build(content["model"], content["masks"], torch.device("cpu"))
+        assert evaluate(network, evaluation_batches(dataset, dataset.test)).loss == content["result"]["test_loss"]
+
+
 @pytest.mark.parametrize(
     ("flags", "point"),
     [
@@ -156,12 +171,25 @@ def test_where_a_level_begins(flags, point, tmp_path, began):
     """IMP: the initialization times the mask; WR: the warm-up's weights times the mask; LRR: the level before. The
     start ``rewound``, the winning ticket, begins there too."""
     contents = networks(run_in_process(tmp_path, *flags.split(), *SHORT))
-    masks = contents["level_02"]["masks"]
-    assert sum(map(torch.sum, masks.values())) < sum(map(torch.sum, contents["level_01"]["masks"].values()))
+    masks, before = contents["level_02"]["masks"], contents["level_01"]
+    kept = torch.cat([before["model"][name][mask].abs() for name, mask in masks.items()])
+    removed = [before["model"][name][mask & ~masks[name]].abs() for name, mask in before["masks"].items()]
+    assert torch.cat(removed).max() <= kept.min()  # of the trained weights, whatever they are set back to
     assert len(began) == (3 if point == "level_01" else 4)
     for stage in began.keys() - {"level_00", "level_01"}:
-        for name, tensor in began[stage].items():
-            assert torch.equal(tensor, contents[point]["model"][name] * masks.get(name, 1)), name
+        for name, tensor in contents[point]["model"].items():
+            assert torch.equal(began[stage][name], tensor * masks.get(name, 1)), name
+
+
+def test_every_level_is_interpolated_with_the_initialization(tmp_path, began):
+    """ψ_init is what the normalization layers started from, and not what they were at the level's beginning."""
+    contents = networks(run_in_process(tmp_path, "--method", "aws", *SHORT, "--start"))
+    initial = contents["initialization"]["model"]
+    for level in ("level_00", "level_01", "level_02"):
+        for name, tensor in contents[level]["initial_norms"].items():
+            assert torch.equal(tensor, initial[name])
+            assert torch.equal(began[level][f"initial {name}"], initial[name])
+    assert not torch.equal(began["level_02"]["bn1.weight"], initial["bn1.weight"])
 
 
 def test_weight_rewinding_into_the_middle_of_the_warm_up(tmp_path, began, monkeypatch):
@@ -203,17 +231,25 @@ def test_the_dense_schedule(flags, rates, tmp_path):
 
 def test_final_trainings_begin_with_the_level_s_signs_and_a_new_initialization(copy_of_run, began):
     """What the starts mean is in test_starts.py; here, that they are given the right networks."""
-    run_in_process(copy_of_run.parent, *AWS_JOB, *"--final-levels 1 --init-seed 5 --final-seeds 3".split())
-    level = networks(copy_of_run)["level_01"]
-    initial = began["dense_seed3_init5"]
-    assert not torch.equal(initial["conv1.weight"], networks(copy_of_run)["initialization"]["model"]["conv1.weight"])
+    job = (*AWS_JOB, *"--final-levels 1 --final-seeds 3 --start subnetwork signs mask dense random-signs".split())
+    run_in_process(copy_of_run.parent, *job, "--init-seed", "5")
+    run_in_process(copy_of_run.parent, *job, "--init-seed", "6", "--start", "random-signs")
+    contents = networks(copy_of_run)
+    level, initial = contents["level_01"], began["dense_seed3_init5"]
+    assert not torch.equal(initial["conv1.weight"], contents["initialization"]["model"]["conv1.weight"])
     for name, mask in level["masks"].items():
         assert torch.equal(began["level_01_subnetwork_seed3"][name], level["model"][name])
         assert torch.equal(began["level_01_mask_seed3_init5"][name], initial[name] * mask)
         signs = torch.sign(level["model"][name])
         assert torch.equal(began["level_01_signs_seed3_init5"][name], initial[name].abs() * signs)
+    drawn, others = (began[f"level_01_random-signs_seed3_init{seed}"]["conv1.weight"].sign() for seed in (5, 6))
+    assert not torch.equal(drawn, others)
+    # Another final seed is another order of the images.
+    first, second = (contents[f"final/level_01_subnetwork_seed{seed}"]["model"]["conv1.weight"] for seed in (2, 3))
+    assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_same_flags_give_identical_weights(copy_of_run, tmp_path):
     run = run_in_process(tmp_path / "again", *AWS_JOB, "--start", "signs", "--final-levels", "2")
     for stage in networks(copy_of_run).keys() - networks(run).keys():
@@ -327,6 +363,7 @@ def test_the_job_runs_on_cuda(tmp_path):
         assert_exactly_sparse(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_level_is_named(copy_of_run, aws_run):
     path = copy_of_run / "level_01" / "network.pt"
     path.write_bytes(path.read_bytes()[:1000])

@@ -115,6 +115,7 @@ def two_positions(build, speed, device="cpu"):
     return [evaluation for state in (*states, *states) for evaluation in meter.measure(state)], meter.network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [Dropping, norm_free])
 def test_a_compiled_position_is_the_readable_one_to_rounding(build, small_evaluations, no_code_generated):
     """Nothing of one position is left in the next, nothing is dropped, and at most two compiled graphs, one for each

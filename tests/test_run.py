@@ -156,7 +156,7 @@ def test_a_stage_in_use_is_an_error_unless_the_run_is_shared(tmp_path, progress,
 def test_one_process_alone_goes_through_the_levels(tmp_path, progress):
     first, second = make_run(tmp_path, share=True), make_run(tmp_path, share=True)
     for stage in first.unfinished(LEVELS, progress, alone=True):
-        assert make(second, LEVELS, progress, alone=True) == []
+        assert make(second, LEVELS[1:], progress, alone=True) == []  # though nobody holds the second level yet
         finish_held(tmp_path / stage.stage)
     assert [(tmp_path / level.stage / NETWORK_FILE).exists() for level in LEVELS] == [True] * 3
 

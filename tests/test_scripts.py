@@ -58,9 +58,14 @@ PROGRAMS = {
 }
 RECORDER = """#!{python} -IS
 import json, sys
-plan = open(sys.argv[sys.argv.index("--plan") + 1]).read() if "--plan" in sys.argv else None
-with open({file!r}, "a") as file:
-    file.write(json.dumps([sys.argv[1:], plan]) + chr(10))
+asked = sys.argv[1:]
+if "--plan" in asked:
+    place = asked.index("--plan") + 1
+    with open(asked[place]) as plan, open("{folder}/plan", "w") as copy:
+        copy.write(plan.read())
+    asked[place] = "{folder}/plan"
+with open("{folder}/recorded", "a") as file:
+    print(json.dumps(asked), file=file)
 """
 
 
@@ -75,21 +80,16 @@ def one_thread(monkeypatch):
 
 
 def recorded(folder, *arguments, **options):
-    """Run a command whose Python does nothing but note what it is asked for: argument lists, each with a copy of the
-    plan that it names."""
+    """Run a command whose Python only notes in ``folder`` what it is asked for, with a copy of a plan that it is given;
+    returns the argument lists."""
     recorder, file = folder / "python", folder / "recorded"
-    recorder.write_text(RECORDER.format(python=sys.executable, file=str(file)))
+    recorder.write_text(RECORDER.format(python=sys.executable, folder=folder))
     recorder.chmod(0o755)
     file.write_text("")
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
     result = command(*arguments, **options)
     assert result.returncode == 0, result.stderr
-    requests = [json.loads(line) for line in file.read_text().splitlines()]
-    for index, (asked, plan) in enumerate(requests):
-        if plan:
-            (folder / f"plan_{index}").write_text(plan)
-            asked[asked.index("--plan") + 1] = str(folder / f"plan_{index}")
-    return [asked for asked, _ in requests]
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -136,21 +136,11 @@ def project(tmp_path_factory):
     return copy
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Launchers
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def recipe(launcher: str):
-    """What main.py makes of the launcher's flags."""
-    listed = command("bash", PROJECT / "script" / launcher, LIST_FLAGS="1").stdout
-    return parse_arguments(shlex.split(listed))
-
-
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_launcher_s_recipe(launcher):
     """Data set, network and method are its name's, everything else the protocol's."""
-    args = recipe(launcher)
+    listed = command("bash", PROJECT / "script" / launcher, LIST_FLAGS="1").stdout
+    args = parse_arguments(shlex.split(listed))
     assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
     assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
     assert args.levels == 15
@@ -189,11 +179,6 @@ def test_launcher(project, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "1 warm-up + 1 levels x 1 + 4 final trainings x 1 = 6 epochs" in result.stdout
     assert len(networks(tmp_path / "tiny_imagenet_shufflenet_lrr_seed1")) == 7
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def plan_of(folder, project, figure, *flags, **options):
@@ -238,7 +223,7 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
     script = ("bash", project / "script" / "paper" / "figure3.sh", *ONE_TRIAL)
     result = command(*script, **SMALL_FIGURE)
     assert result.returncode == 0, result.stderr
-    assert "0 of 1 stages are finished" in result.stdout
+    assert "11 of 12 stages are finished" in result.stdout  # the levels are, their final training is not
     assert_complete("figure3", project, result.stdout)
     again = command(*script, **SMALL_FIGURE)
     assert again.returncode == 0, again.stderr
@@ -272,11 +257,6 @@ def test_a_figure_s_flags_are_checked():
         result = command("bash", figure, *flags, CHECKED_PYTHON=sys.executable, **environment)
         assert result.returncode == 2, flags
         assert expected in result.stderr
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Commands side by side
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def run_commands(lines, tmp_path, **environment):
@@ -350,11 +330,6 @@ def holder_of(lock: Path) -> int:
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     (pid,) = [fields[4] for fields in locks if fields[-3].endswith(f":{lock.stat().st_ino}") and "->" not in fields]
     return int(pid)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The README
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def readme_commands():
@@ -431,11 +406,6 @@ def test_the_readme_s_code_for_other_programs(tmp_path, monkeypatch):
     namespace["keep_zeros"]()
     assert torch.equal(other.conv1.weight == 0, file.signed_mask["conv1.weight"] == 0)
     assert np.array_equal(namespace["read_signed_mask"]("signed_mask.npz")["fc.bias"], file.signed_mask["fc.bias"])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is refused
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_gpu_is_needed_to_measure_one(tmp_path):
