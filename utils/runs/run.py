@@ -165,7 +165,7 @@ class Run:
     def keep_results_table(self) -> Record:
         """Write ``results.csv`` again, one row a finished network of any command; returns the run as reports see it."""
         record = Record(self.folder)
-        with _lock(self.folder, wait=True):
+        with claim_stage(self.folder, wait=True):
             rows = [
                 {key: value for key, value in result.items() if not isinstance(value, dict)}
                 for result in record.results.values()
@@ -192,8 +192,7 @@ def open_run_folder(run: Path, settings: dict, about: dict) -> None:
     ``settings`` decide the results; ``about`` (versions, every other flag) is only kept. This command is added to the
     list of commands. Raises UserError naming the settings that differ.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with _lock(run, wait=True):
+    with claim_stage(run, wait=True):
         config = run / CONFIG_FILE
         if config.exists():
             _check_settings(config, settings)
@@ -242,20 +241,14 @@ def project_commit() -> str:
 
 @contextmanager
 def claim_stage(stage: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a stage's folder while it is worked on. The hold ends with the process, however it ends.
+    """Hold a folder while it is worked on. The hold ends with the process, however it ends.
 
     If another process holds it, waits until that one lets go, or raises StageInUse.
     """
     stage.mkdir(parents=True, exist_ok=True)
-    with _lock(stage, wait):
-        yield
-
-
-@contextmanager
-def _lock(folder: Path, wait: bool) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
+    with (stage / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise StageInUse(folder) from error
+            raise StageInUse(stage) from error
         yield

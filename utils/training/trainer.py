@@ -34,7 +34,12 @@ class Trainer:
         self.layout = choose_layout(network, speed, self.device)
         self.network = network.to(memory_format=self.layout)
         self.optimizer = sgd(network, 0.0, momentum, weight_decay)  # every stage sets its own rate
-        step = explaining(in_tf32(self._on_drawn(self._make_step()), speed))
+        step_on_batch = self._make_step()
+
+        def step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+            return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha)
+
+        step = explaining(in_tf32(step, speed))
         self.step = captured_step(step, speed, network, self.optimizer, batch_size)
         self.predict = captured(network, speed, EVALUATION_BATCH_SIZE)
 
@@ -45,14 +50,6 @@ class Trainer:
 
     def _make_step(self) -> TrainStep:
         raise NotImplementedError
-
-    def _on_drawn(self, step: TrainStep) -> TrainStep:
-        """The step on images and labels as a step on what was drawn for them."""
-
-        def step_on_drawn(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-            return step(*make_batch(self.dataset, chosen, drawn, self.layout), alpha)
-
-        return step_on_drawn
 
     @property
     def _accelerate(self):
