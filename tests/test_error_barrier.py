@@ -94,7 +94,7 @@ def test_a_difference_from_the_record_is_reported(runs, tmp_path, monkeypatch, c
     changed = changed_copy(final(runs, SIGNS), tmp_path / "changed", result={"test_error": 1.5})
     flags = ("--out", tmp_path / "out", "--epsilon", "1", "--points", "2")
     _, out, _ = run_program(monkeypatch, capsys, changed, final(runs, SOLUTION), *flags)
-    assert "note: changed was recorded with 1.50 % test error, its file has" in out
+    assert "note: changed was recorded with 1.50 % test error and has" in out
 
 
 def test_a_network_and_itself_have_no_barrier(runs, tmp_path, monkeypatch, capsys):
@@ -107,20 +107,21 @@ def test_a_network_and_itself_have_no_barrier(runs, tmp_path, monkeypatch, capsy
 
 def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, capsys):
     pair = final(runs, SIGNS), final(runs, SOLUTION)
-    measured, measure = [], measured_path.measure_position
+    measured, interpolate = [], measured_path.interpolate_states
 
-    def interrupted(first, second, alpha, measurement):
+    def interrupted(*ends, alpha):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(alpha)
-        return measure(first, second, alpha, measurement)
+        return interpolate(*ends, alpha=alpha)
 
-    monkeypatch.setattr(measured_path, "measure_position", interrupted)
+    monkeypatch.setattr(measured_path, "interpolate_states", interrupted)
     status, _, err = run_program(monkeypatch, capsys, *pair, "--out", tmp_path)
     assert status == 130
     assert "run the same command again" in err
     measured.clear()
-    monkeypatch.setattr(measured_path, "measure_position", lambda *args: measured.append(args[2]) or measure(*args))
+    keep = lambda *ends, alpha: measured.append(alpha) or interpolate(*ends, alpha=alpha)  # noqa: E731
+    monkeypatch.setattr(measured_path, "interpolate_states", keep)
     assert run_program(monkeypatch, capsys, *pair, "--out", tmp_path)[0] == 0
     assert measured == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     measured.clear()
@@ -176,8 +177,8 @@ def test_the_normalization_path_ends_at_the_initial_values(runs, tmp_path, monke
     run = runs / "digits_resnet20_aws_seed1"
     network = measured_path.read_network(run / "level_01")
     initial = torch.load(run / "initialization" / "network.pt", weights_only=True)["model"]
-    for name, tensor in network.with_initial_norms().state.items():
-        assert torch.equal(tensor, (initial if name in network.blueprint.norms else network.state)[name])
+    for name, tensor in network.with_initial_norms().model.items():
+        assert torch.equal(tensor, (initial if name in network.blueprint.norms else network.model)[name])
     flags = ("--normalization-path", run / "level_01", "--out", tmp_path, "--points", "3", "--no-augment")
     assert run_program(monkeypatch, capsys, *flags)[0] == 0
     assert summary_of(tmp_path)["second"] == "digits_resnet20_aws_seed1-level_01-initial_norms"

@@ -148,14 +148,14 @@ def test_other_settings_are_named_and_not_mixed_in(planned, tmp_path, monkeypatc
     assert status == 2
     assert err.count("\n") == 1
     assert "digits_resnet20_lrr_seed1 was made with other settings" in err
-    assert "weight_decay 0.0005 (planned: 0.1)" in err
+    assert "--weight-decay 0.1 (there: 0.0005)" in err
 
 
 def test_a_part_is_named_by_where_it_comes_from(planned, monkeypatch, capsys):
     _, out, _ = run_report(monkeypatch, capsys, "--plan", planned, "--parts")
     rows = [row[2:] for row in cells_of(out)]
-    assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "2"] in rows
-    assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "2"] in rows
+    assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "0.64", "2"] in rows
+    assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "0.64", "2"] in rows
 
 
 @pytest.mark.parametrize("flags", [(), ("--plan", "plan.txt", "--comparisons", "lmc-signs", "--level", "2")])

@@ -10,9 +10,10 @@ from utils.files import FileError
 from utils.method.network import Blueprint
 from utils.method.pruning import prune_by_magnitude
 from utils.method.signed_mask import (
-    check_signed_mask,
+    SignedMaskFile,
     count_sign_flips,
     extract_signed_mask,
+    fit_signed_mask,
     impose_signed_mask,
     load_signed_mask,
     masks_of,
@@ -120,7 +121,12 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path):
 
 
 def test_the_mask_of_another_network_is_refused_by_tensor():
-    shapes = {"conv": (2, 2), "bias": (3,), "fc": (4, 2)}
-    with pytest.raises(UserError, match=r"bias is \(2,\) in the file and \(3,\) in the network; fc is absent"):
-        check_signed_mask(SIGNED_MASK, shapes, "some file")
-    check_signed_mask(SIGNED_MASK, {"conv": (2, 2), "bias": (2,)}, "some file")
+    blueprint = Blueprint("resnet20", "digits", 10, 1)
+    shapes = blueprint.shapes(blueprint.signed)
+    signed_mask = {name: torch.ones(shape, dtype=torch.int8) for name, shape in shapes.items()}
+    assert fit_signed_mask(SignedMaskFile(signed_mask, "resnet20", "digits"), blueprint, "some file") == signed_mask
+    del signed_mask["fc.weight"]
+    signed_mask["fc.bias"] = signed_mask["fc.bias"][:9]
+    difference = r"fc.weight is absent in the file and \(10, 64\) in the network; fc.bias is \(9,\) in the file"
+    with pytest.raises(UserError, match=difference):
+        fit_signed_mask(SignedMaskFile(signed_mask, "resnet20", "digits"), blueprint, "some file")

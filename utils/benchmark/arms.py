@@ -10,7 +10,7 @@ from data.batches import count_batches, draw_epoch, evaluation_batches, training
 from utils.barriers.meter import PositionMeter
 from utils.benchmark.measure import Arm, Work, ratio_cells
 from utils.benchmark.plain import PlainTraining
-from utils.benchmark.workload import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, Workload
+from utils.benchmark.workload import BATCH_SIZE, LR, RECIPE, Workload
 from utils.training.devices import Speed
 from utils.training.optimization import set_rate
 from utils.training.trainer import SubnetworkTrainer
@@ -47,7 +47,7 @@ class OurTraining:
     def __init__(self, workload: Workload, speed: Speed):
         dataset, blueprint = workload.dataset.to(workload.device), workload.blueprint
         initial = blueprint.initialize(0)
-        self.trainer = SubnetworkTrainer(blueprint, dataset, BATCH_SIZE, MOMENTUM, WEIGHT_DECAY, speed)
+        self.trainer = SubnetworkTrainer(blueprint, dataset, RECIPE, speed, blueprint.learnable)
         self.trainer.begin(initial, workload.masks(), {name: initial[name] for name in blueprint.norms})
         self.trainer.network.train()
         set_rate(self.trainer.optimizer, LR)

@@ -17,6 +17,7 @@ from utils.method.pruning import Masks, apply_masks, prunable_names
 from utils.seeding import derive_seed, seed_global_generators
 
 State = dict[str, Tensor]
+NETWORK_PARTS = ("model", "masks", "initial_norms", "settings", "result")  # in a network.pt, beside the blueprint
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def load_network(path: Path) -> tuple[Blueprint, dict]:
     """
     content = load(path)
     fields = Blueprint.__dataclass_fields__
-    missing = {"model", "masks", "initial_norms", "settings", "result", *fields} - content.keys()
+    missing = {*NETWORK_PARTS, *fields} - content.keys()
     if missing:
         raise FileError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
     if content["arch"] not in ARCHITECTURES:

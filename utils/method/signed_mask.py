@@ -122,12 +122,6 @@ def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> 
     classifier = blueprint.classifier if file.dataset != blueprint.dataset else ()
     signed_mask = {name: signs for name, signs in file.signed_mask.items() if name not in classifier}
     shapes = blueprint.shapes(name for name in blueprint.signed if name not in classifier)
-    check_signed_mask(signed_mask, shapes, f"{source} ({file.arch} on {file.dataset})")
-    return signed_mask
-
-
-def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise UserError, naming the first tensors that differ, unless the mask covers exactly ``shapes``."""
     found = {name: tuple(tensor.shape) for name, tensor in signed_mask.items()}
     differences = [
         f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
@@ -137,4 +131,8 @@ def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, .
     if differences:
         more = len(differences) - MENTIONED_DIFFERENCES
         listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise UserError(f"{source} belongs to another network: {listed}. Choose its --arch or another file")
+        raise UserError(
+            f"{source} ({file.arch} on {file.dataset}) belongs to another network: {listed}. Choose its --arch or "
+            "another file"
+        )
+    return signed_mask

@@ -1,5 +1,6 @@
 """What a run has left on disk, as reports read it: its settings and the results of its finished networks."""
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def read_result(stage: Path) -> dict:
     result = load(stage / NETWORK_FILE)["result"]
     write_json(stage / RESULT_FILE, result)
     return result
+
+
+def differences(settings: Mapping, there: Mapping, names: Iterable[str] = ()) -> list[str]:
+    """The settings that differ, of ``names`` or of all, as flags with both values."""
+    return [
+        f"{'' if name == 'data' else '--'}{name.replace('_', '-')} {settings.get(name)} (there: {there.get(name)})"
+        for name in names or dict.fromkeys([*settings, *there])
+        if settings.get(name) != there.get(name)
+    ]
 
 
 class Records:
