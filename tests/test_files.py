@@ -27,13 +27,14 @@ def test_a_network_file_says_what_it_is(network_file):
     blueprint.build(plain, content["masks"], torch.device("cpu")).load_state_dict(plain, strict=True)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "bit", "text", "list"])
+@pytest.mark.parametrize("damage", ["cut", "beheaded", "empty", "bit", "text", "list"])
 def test_damage_is_named(network_file, damage):
     whole = network_file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4  # a weight: torch alone would load it
     {
         "cut": lambda: network_file.write_bytes(whole[:-5000]),
+        "beheaded": lambda: network_file.write_bytes(whole[5000:]),  # an OSError that names no file
         "empty": lambda: network_file.write_bytes(b""),
         "bit": lambda: network_file.write_bytes(flipped),
         "text": lambda: network_file.write_text("hello"),

@@ -12,6 +12,7 @@ from utils.method.pruning import Masks
 from utils.training.optimization import Recipe
 
 CLASSES = {32: 100, 64: 200}  # by the images' size
+EPOCH_IMAGES = {32: 50_000, 64: 100_000}
 TEST_IMAGES = 10_000
 BATCH_SIZE, LR = 128, 0.01
 RECIPE = Recipe(BATCH_SIZE, momentum=0.9, weight_decay=5e-4)
