@@ -37,10 +37,10 @@ from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
 from utils.results.comparisons import COMPARISONS, PAPER_COMPARISONS
-from utils.results.paper import MeasuredComparison, barrier_panels, barrier_records, collect_comparisons
+from utils.results.paper import MeasuredComparison, barrier_records, collect_comparisons, figure_rows
 from utils.results.plan import Plan, PlannedRun, command_line, make_plan, planned_run
 from utils.results.plots import heat_map, panel_figure, save_figure
-from utils.results.tables import check_same_experiments, dense_deviation, grouped
+from utils.results.tables import check_same_experiments, dense_deviation, grouped, precision_of, trained_in
 from utils.runs.records import BARRIERS_FOLDER, Record, Records
 from utils.runs.run import claim_stage
 from utils.training.devices import Speed, choose_device, choose_speed
@@ -130,7 +130,8 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records)
     runs_dir = args.runs_dir or (network.run.parent if network.run else Path("runs"))
     epsilon, source = args.epsilon, "given"
     if epsilon is None:
-        epsilon, source = dense_deviation(records.below(runs_dir), network.settings)
+        precision = precision_of(network.result or {})
+        epsilon, source = dense_deviation(records.below(runs_dir), network.settings, precision)
     return PathMeasurement(
         meter=meter_of(network, args),
         alphas=positions(args.points),
@@ -202,7 +203,7 @@ def compare_runs(args: argparse.Namespace) -> None:
     records = Records()
     for network, runs in runs_by_network([records.of(folder) for folder in args.runs]).items():
         level = common_level(runs, args.level)
-        plan = make_plan([plan_run(run, level, args) for run in runs], args.comparisons, level)
+        plan = make_plan([plan_run(run, level, args) for run in runs], args.comparisons, [level])
         if args.list_missing:
             missing = [flags for run in plan.runs for flags in run.commands_of_partners()]
             print(*(command_line("main.py", flags) for flags in missing), sep="\n")
@@ -248,14 +249,14 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
         first, second = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)
         summaries[barrier] = measure_path(first, second, measurement)
-    compared = collect_comparisons(plan, summaries.get)
+    compared = collect_comparisons(plan, records, summaries.get)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
-    rows = barrier_records(compared)
+    rows, trained = barrier_records(compared), trained_in(row.experiment for row in compared)
     with claim_stage(target):
         write_csv(target / "comparisons.csv", rows)
         write_json(target / "comparisons.json", {"title": title, "comparisons": rows})
-        save_figure(panel_figure(title, {"": barrier_panels(compared)}), target / "comparisons")
-    print(f"\n{title}: {target}")
+        save_figure(panel_figure(f"{title} ({trained})", figure_rows([], compared)), target / "comparisons")
+    print(f"\n{title}, trained in {trained}: {target}")
     print(*map(describe_comparison, compared), sep="\n")
 
 

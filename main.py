@@ -20,28 +20,31 @@ from data.batches import evaluation_batches, training_batches
 from utils.errors import exit_status
 from utils.flags import (
     describe_work,
+    has_values,
     level_epochs,
     parse_arguments,
     planned_finals,
     planned_levels,
     rewound_to,
     run_settings,
+    score_penalty,
     stage_epochs,
 )
 from utils.method.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.method.methods import METHODS
-from utils.method.network import Blueprint, State, plain_state
+from utils.method.network import Blueprint, State, load_network, plain_state
 from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude
 from utils.method.signed_mask import (
     SignedMask,
     SignedMaskFile,
+    count_lost_signs,
     extract_signed_mask,
     fit_signed_mask,
     load_signed_mask,
     masks_of,
 )
 from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, compose
-from utils.results.tables import collect_results, markdown_table, summary_rows
+from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
 from utils.runs.run import FinalTraining, Level, Run, open_run_folder, provenance
@@ -68,7 +71,7 @@ def run_job(args: argparse.Namespace) -> None:
             job.make_level(level)
         for final in job.run.unfinished(finals, job.progress):
             job.train_final(final)
-    table = markdown_table(summary_rows(collect_results([job.run.keep_results_table()])))
+    table = summary_table(collect_results([job.run.keep_results_table()]))
     print(*([f"\n{table}\n"] if table else []), f"all results: {job.run.folder}", sep="\n")
 
 
@@ -84,7 +87,7 @@ class Job:
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
         check_last_batch(self.blueprint, dataset, args.batch_size)
-        self.signed_mask, digest = self.read_signed_mask()
+        self.subnetwork, self.signed_mask, digest = self.read_signed_mask()
         settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
         folder = args.runs_dir / args.name
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
@@ -100,15 +103,24 @@ class Job:
         self.progress = JobProgress(stages, len(dataset.train))
         self.dataset = dataset.to(device)
 
-    def read_signed_mask(self) -> tuple[SignedMask | None, str | None]:
-        """The signed mask of --signed-mask for this network, and what tells the file from any other."""
-        path = self.args.signed_mask
+    def read_signed_mask(self) -> tuple[State, SignedMask | None, str | None]:
+        """What --signed-mask names, for this network: the trained values, if the file has them, without a classifier
+        for other classes; the signed mask; and what tells the file from any other."""
+        path, trained = self.args.signed_mask, {}
         if not path:
-            return None, None
-        file: SignedMaskFile = load_signed_mask(path)
+            return trained, None, None
+        if has_values(path):
+            found, content = load_network(path)
+            trained = content["model"]
+            signs = extract_signed_mask(trained, content["masks"], found.signed)
+            file = SignedMaskFile(signs, found.arch, found.dataset)
+        else:
+            file = load_signed_mask(path)
+        signed_mask = fit_signed_mask(file, self.blueprint, str(path))
         if file.dataset != self.args.dataset:
             print(f"{path} was found on {file.dataset}: the classifier for {self.args.dataset} starts fresh")
-        return fit_signed_mask(file, self.blueprint, str(path)), f"sha256 {sha256(path.read_bytes()).hexdigest()}"
+            trained = {name: value for name, value in trained.items() if name not in self.blueprint.classifier}
+        return trained, signed_mask, f"sha256 {sha256(path.read_bytes()).hexdigest()}"
 
     @cached_property
     def initial(self) -> State:
@@ -187,18 +199,19 @@ class Job:
 
     @cached_property
     def searcher(self) -> SearchTrainer:
-        args, recipe = self.args, Recipe(self.args.batch_size, self.args.momentum, weight_decay=0.0)
-        return SearchTrainer(self.blueprint, self.initial, args.score_penalty, self.dataset, recipe, self.speed)
+        recipe = Recipe(self.args.batch_size, self.args.momentum, weight_decay=0.0)
+        return SearchTrainer(self.blueprint, self.dataset, recipe, self.speed)
 
     def search_gem(self, level: Level) -> None:
         """Gem-Miner: a mask at initialization that leaves as many weights as level t of the other methods."""
         args = self.args
-        self.searcher.begin(self.initial, derive_seed(args.seed, level.stage, "scores"))
+        scores_seed = derive_seed(args.seed, level.stage, "scores")
+        self.searcher.begin(self.initial, scores_seed, score_penalty(args, level.level))
         miner = self.searcher.network
         rho = freeze_rate((1 - args.prune_rate) ** level.level, args.level_epochs)
 
         def freeze(epochs_done: int) -> None:
-            if freezes_after(epochs_done, args.level_epochs):
+            if freezes_after(epochs_done):
                 miner.freeze_smallest(rho)
 
         stage = Stage(
@@ -247,7 +260,13 @@ class Job:
         """Compose the network that the start describes, and train it normally."""
         args = self.args
         sources, masks, signs = self.sources(final)
-        state, masks = compose(STARTS[final.start], sources, masks, signs, self.blueprint.norms, final.init_seed)
+        start = STARTS[final.start]
+        state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
+        lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
+        if lost and not self.method.searches:  # whose networks have no biases
+            self.progress.note(
+                f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
+            )
         self.trainer.begin(state, masks)
         stage = Stage(
             title=f"final {final.name}",
@@ -271,7 +290,8 @@ class Job:
             masks = blueprint.dense_masks()
             return {NEW: new}, masks, extract_signed_mask(new, masks, blueprint.signed)
         if self.signed_mask:
-            return {NEW: new}, masks_of(self.signed_mask, blueprint.prunable), self.signed_mask
+            masks = masks_of(self.signed_mask, blueprint.prunable)
+            return {NEW: new, LEVEL: new | self.subnetwork}, masks, self.signed_mask
         trained, masks = self.run.read(Level(final.level).stage)
         signs = extract_signed_mask(trained, masks, blueprint.signed)
         return {NEW: new, LEVEL: trained, REWOUND: self.rewind(trained)}, masks, signs

@@ -3,7 +3,8 @@
     python report.py                                        # a table of every run below runs/
     python report.py runs/cifar100_*                        # of the runs named
     python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
-    python report.py --plan FILE --name figure3 --level 11 --comparisons noise-signs lmc-signs
+    python report.py --by alpha_range runs/alpha/*          # a row for every value of one setting
+    python report.py --plan FILE --name figure3 --levels 11 --comparisons noise-signs lmc-signs
 
 A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure shows the
 planned final trainings and nothing else; what is missing is a gap, and is listed with the command that makes it.
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
-from utils.flags import make_parser
+from utils.flags import COUNT, SETTINGS, make_parser
+from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paper import (
     accuracy_records,
@@ -25,6 +27,7 @@ from utils.results.paper import (
     barrier_table,
     collect_comparisons,
     collect_entries,
+    describe_plan,
     figure_rows,
     kept_summary,
     level_tables,
@@ -32,7 +35,14 @@ from utils.results.paper import (
 )
 from utils.results.plan import Plan, command_line, make_plan, planned_run
 from utils.results.plots import panel_figure, save_figure
-from utils.results.tables import check_same_experiments, collect_results, markdown_table, paired_rows, summary_rows
+from utils.results.tables import (
+    check_same_experiments,
+    collect_results,
+    markdown_table,
+    paired_rows,
+    summary_table,
+    trained_in,
+)
 from utils.runs.records import FIGURES_FOLDER, Records
 from utils.runs.tensorboard import SCALARS_FOLDER, group_scalars
 
@@ -66,12 +76,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--paired", nargs=2, type=Path, metavar="FOLDER",
         help="two folders of runs of the same names: their differences")
+    parser.add_argument("--by", choices=SETTINGS, type=lambda text: text.replace("-", "_"), metavar="SETTING",
+        help="a sweep: one setting in which runs may differ, such as alpha-range; its values have rows and curves")
     add = parser.add_argument_group("a figure of planned runs").add_argument
     add("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
     add("--name", default="figure", help="of the picture and tables")
     add("--title", default="", help="of the picture")
     add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
-    add("--level", type=int, default=11, help="level of the error barriers")
+    add("--levels", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
+    add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
+        help="a comparison of this method's runs that all panels of barriers show")
     add("--parts", action="store_true", help="tables say where each part of a subnetwork comes from")
     add("--out", type=Path, help="folder of the figure (default: figures/NAME beside the first run)")
     add("--dry-run", action="store_true", help="only print the runs, their epochs and what is done")
@@ -85,6 +99,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give runs or --plan, not both")
     if (args.list or args.dry_run) and not args.plan:
         parser.error("--list and --dry-run go with --plan")
+    if args.reference and (args.reference[0] not in METHODS or args.reference[1] not in COMPARISONS):
+        parser.error(f"--reference {' '.join(args.reference)} is no method and comparison: lrr noise-subnetwork is")
     return args
 
 
@@ -94,7 +110,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def print_table(args: argparse.Namespace, records: Records) -> None:
     # Named twice, a run would be two trials.
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
-    table = markdown_table(summary_rows(collect_results(named or records.below(args.runs_dir))))
+    table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
     if not table:
         raise UserError("there is no finished final training: run main.py first, or name other runs")
     print(table)
@@ -107,18 +123,15 @@ def read_plan(args: argparse.Namespace, records: Records) -> Plan:
         raise UserError(f"{args.plan} is no plan ({error}): give it a line of main.py's flags for every run") from error
     if not lines:
         raise UserError(f"{args.plan} plans no run: give it a line of main.py's flags for each")
-    plan = make_plan(map(planned_run, lines), args.comparisons, args.level)
+    plan = make_plan(map(planned_run, lines), args.comparisons, args.levels, args.reference)
     plan.check_folders(records)
     found = [records.of(run.folder) for run in plan.runs]
-    check_same_experiments([record for record in found if record.is_run])
+    check_same_experiments([record for record in found if record.is_run], args.by)
     return plan
 
 
 def print_work(plan: Plan) -> None:
-    print(work_table(plan.runs))
-    if plan.barriers:
-        measured = len(plan.barriers) - len(plan.missing_barriers())
-        print(f"\n{len(plan.barriers)} error barriers, of which measured: {measured}")
+    print(work_table(plan.runs), *describe_plan(plan), sep="\n")
 
 
 def commands(plan: Plan, kind: str) -> list[str]:
@@ -136,14 +149,16 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     """Picture, tables and TensorBoard's view of the planned runs, from what of them is finished."""
     folder = args.out or plan.runs[0].folder.parent / FIGURES_FOLDER / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    entries = collect_entries(plan, records)
-    comparisons = collect_comparisons(plan, partial(kept_summary, records))
-    save_figure(panel_figure(args.title, figure_rows(entries, comparisons)), folder / args.name)
+    entries = collect_entries(plan, records, args.by)
+    comparisons = collect_comparisons(plan, records, partial(kept_summary, records), args.by)
+    title, trained = args.title or args.name, trained_in(entry.experiment for entry in entries)
+    caption = f"{title} ({trained})" if trained else title
+    save_figure(panel_figure(caption, figure_rows(entries, comparisons)), folder / args.name)
     write_csv(folder / f"{args.name}.csv", accuracy_records(entries))
-    text = f"# {args.title or args.name}\n\n{level_tables(entries, args.parts)}"
+    text = f"# {caption}\n\n{level_tables(entries, args.parts)}"
     if comparisons:
         write_csv(folder / f"{args.name}_barriers.csv", barrier_records(comparisons))
-        text += f"\n## Error barriers, level {args.level}\n\n{barrier_table(comparisons)}\n"
+        text += f"\n## Error barriers\n\n{barrier_table(comparisons)}\n"
     write(folder / f"{args.name}.md", text.encode())
     group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)

@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset cifar100 --arch resnet50 --method wr --rewind-epoch 10 --lr 0.1 \
     --warmup-epochs 100 --level-epochs 90 --pruning-schedule dense --levels 15 --final-levels 3 5 7 9 11 13 15 --final-epochs 100 \
-    --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"
+    --start rewound signs mask --seed 1 --final-seeds 2 "$@"

@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/pipeline.sh"
 
 train --dataset digits --arch resnet20 --method wr --rewind-epoch 2 --lr 0.1 \
     --warmup-epochs 10 --level-epochs 8 --pruning-schedule dense --levels 15 --final-levels 15 --final-epochs 25 \
-    --start subnetwork signs mask --seed 1 --final-seeds 2 "$@"
+    --start rewound signs mask --seed 1 --final-seeds 2 "$@"

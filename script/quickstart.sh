@@ -19,7 +19,7 @@ plan() {
     done
 }
 
-missing=$("$PYTHON" "$PROJECT/report.py" --plan <(plan "$@") --list next --level 15 --comparisons lmc-signs)
+missing=$("$PYTHON" "$PROJECT/report.py" --plan <(plan "$@") --list next --levels 15 --comparisons lmc-signs)
 if [ -n "$missing" ] || ! compgen -G "$RUNS/barriers/digits_resnet20_level_*/comparisons.json" >/dev/null; then
     [ -z "$missing" ] || bash "$PROJECT/script/run_commands.sh" <<<"$missing"
     echo

@@ -283,8 +283,8 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
     initial, speed = blueprint.initialize(0), Speed("bf16")
     subnetwork = SubnetworkTrainer(blueprint, dataset, RECIPE, speed, blueprint.learnable)
     subnetwork.begin(initial, blueprint.dense_masks(), {name: initial[name] for name in blueprint.norms})
-    search_trainer = SearchTrainer(blueprint, initial, 1e-4, dataset, RECIPE, speed)
-    search_trainer.begin(initial, seed=1)
+    search_trainer = SearchTrainer(blueprint, dataset, RECIPE, speed)
+    search_trainer.begin(initial, seed=1, penalty=1e-4)
     for trainer in (subnetwork, search_trainer):
         rate_tensor(trainer.optimizer, fake_cuda)
         trainer.network.train()

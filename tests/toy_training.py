@@ -60,13 +60,12 @@ def alphas(device: torch.device) -> Tensor:
 
 
 def make_search(speed: Speed) -> SearchTrainer:
-    initial = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
-    return SearchTrainer(BLUEPRINT, initial, 1e-4, DATASET, replace(RECIPE, weight_decay=0.0), speed)
+    return SearchTrainer(BLUEPRINT, DATASET, replace(RECIPE, weight_decay=0.0), speed)
 
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
     """Gem-Miner's: two epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
-    trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed)
+    trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed, 1e-4)
     set_rate(trainer.optimizer, 0.05)
     losses = []
     for epoch in range(2):

@@ -25,6 +25,9 @@ SETTINGS = (
 )
 
 
+SCORE_PENALTY = 1e-5  # Gem-Miner's λ
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default, except for flags whose help already says what happens without them."""
 
@@ -56,6 +59,12 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, ends: boo
         return value
 
     return parse
+
+
+def level_number(text: str) -> float | str:
+    """The type of a flag: a number that is not negative, or LEVEL:NUMBER for one level."""
+    level, colon, value = text.rpartition(":")
+    return f"{COUNT(level)}:{NOT_NEGATIVE(value)}" if colon else NOT_NEGATIVE(value)
 
 
 COUNT, POSITIVE = number(int, 0), number(int, 1)
@@ -110,7 +119,7 @@ def add_pruning_flags(add: Callable) -> None:
 def add_final_flags(add: Callable) -> None:
     add("--start", choices=STARTS, nargs="*",
         help="where they begin; nothing after the flag: none (default: dense for --method dense, signs mask with "
-        "--signed-mask, else subnetwork signs mask)")
+        "--signed-mask, else the method's solution, subnetwork or rewound, and signs mask)")
     add("--final-levels", type=COUNT, nargs="+",
         help="levels to start from (default: the last; a dense network has none)")
     add("--final-epochs", type=POSITIVE, default=100, help="epochs of a final training")
@@ -119,7 +128,8 @@ def add_final_flags(add: Callable) -> None:
         "(default: --seed for --method dense, else the seed after it)")
     add("--init-seed", type=int, help="one initialization for all --final-seeds")
     add("--signed-mask", type=Path, metavar="FILE",
-        help="start from this signed-mask file; --method and levels are not used")
+        help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
+        "levels are not used")
 
 
 def add_optimization_flags(add: Callable) -> None:
@@ -133,7 +143,8 @@ def add_optimization_flags(add: Callable) -> None:
 
 def add_search_flags(add: Callable) -> None:
     add("--search-lr", type=RATE, default=0.1, help="initial learning rate of the scores")
-    add("--score-penalty", type=NOT_NEGATIVE, default=1e-5, help="λ, weight of the scores' squares")
+    add("--score-penalty", type=level_number, nargs="+", default=[SCORE_PENALTY], metavar="λ",
+        help="weight of the scores' squares; LEVEL:λ is that of one level")
 
 
 def add_machine_flags(add: Callable) -> None:
@@ -165,7 +176,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
     if not method.prunes:
         args.levels, args.final_levels = 0, None
     if args.start is None:
-        args.start = ["dense"] if args.method == "dense" else ["subnetwork"] * method.prunes + ["signs", "mask"]
+        args.start = ["dense"] if args.method == "dense" else [method.solution] * method.prunes + ["signs", "mask"]
     if args.final_seeds is None:
         args.final_seeds = [args.seed + (args.method != "dense")]
     if args.final_levels is None:
@@ -173,7 +184,11 @@ def fill_defaults(args: argparse.Namespace) -> None:
     if method.searches:
         args.warmup_epochs = 0  # it searches at initialization
     else:
-        args.search_lr = args.score_penalty = None
+        args.search_lr, args.score_penalty = None, [None]
+    if not method.interpolates:
+        args.alpha_range = None
+    if len(args.score_penalty) == 1:
+        args.score_penalty = args.score_penalty[0]
     if args.method == "wr" and args.rewind_epoch is None:
         args.rewind_epoch = args.warmup_epochs
     if args.name is None:
@@ -188,8 +203,10 @@ def check(args: argparse.Namespace) -> None:
             raise UserError("--start rewound goes with --method imp or wr: the others set no weight back")
         if STARTS[start].needs_level and args.method == "dense":
             raise UserError(f"--start {start} needs a level, which --method dense does not have: choose lrr or aws")
-        if STARTS[start].needs_trained and not method.prunes:
-            raise UserError(f"--start {start} needs a level's own weights: a --signed-mask alone cannot give them")
+        if STARTS[start].needs_trained and not (method.prunes or has_values(args.signed_mask)):
+            raise UserError(
+                f"--start {start} needs a level's own weights: name its network.pt instead of a signed mask alone"
+            )
     if method.searches and 0 in args.final_levels:
         raise UserError("--method gm searches for a mask: --final-levels counts from 1")
     if method.searches:
@@ -203,7 +220,7 @@ def check(args: argparse.Namespace) -> None:
     too_high = [level for level in args.final_levels if level > args.levels]
     if too_high:
         raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
-    if args.alpha_range[0] > args.alpha_range[1]:
+    if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
         raise UserError("--alpha-range wants the low end first")
     if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
         raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
@@ -220,6 +237,19 @@ def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
         if value is not None and name not in NOT_FLAGS:
             flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+def has_values(signed_mask: Path) -> bool:
+    """Whether --signed-mask names a network and not its signs alone."""
+    return signed_mask.suffix == ".pt"
+
+
+def score_penalty(args: argparse.Namespace, level: int) -> float:
+    """λ of Gem-Miner's search for a level: its own, or the one for all."""
+    given = args.score_penalty if isinstance(args.score_penalty, list) else [args.score_penalty]
+    of_level = dict(str(value).split(":") for value in given if ":" in str(value))
+    for_all = [value for value in given if isinstance(value, float)] or [SCORE_PENALTY]
+    return float(of_level.get(str(level), for_all[-1]))
 
 
 def rewound_to(args: argparse.Namespace) -> int | None:

@@ -13,6 +13,6 @@ STARTS_aws=$STARTS_lrr
 LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS=""
-BARRIER_LEVEL=""
+BARRIER_LEVELS=""
 PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

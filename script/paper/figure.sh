@@ -5,40 +5,47 @@
 #   SEEDS               the trials; the final trainings of a trial have the seed after its own
 #   LEVELS              where final trainings begin
 #   METHODS STARTS_<method>
-#   COMPARISONS BARRIER_LEVEL    error barriers (calculate_error_barrier.py --help); empty for none
+#   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
+#   REFERENCE           a method and a comparison that all panels of barriers show; empty for none
 #   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
-# `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]` trains
-# and measures what is missing and draws the figure. --dry-run only says what that is, --list prints its plain commands,
-# --finish trains nothing and draws what is there. script/README.md explains SCALE, FLAGS, GPUS and PER_GPU.
+#   SWEEP VALUES_<method>    a flag of main.py, and its values in a sweep, one a line; not set for none
+#   SMALL               the network of SCALE=small, if it is not digits_resnet20
+# `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says what that is,
+# --list prints its plain commands, --finish trains nothing and draws what is there. script/README.md explains SCALE,
+# FLAGS, GPUS and PER_GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
 
 RUNS=$PROJECT/runs
 read -ra EXTRA <<<"${FLAGS:-}"
 if [ "${SCALE:-paper}" = small ]; then
     RUNS=$PROJECT/runs/small
-    NETWORKS=digits_resnet20 SEEDS="1 2"
+    NETWORKS=${SMALL:-digits_resnet20} SEEDS="1 2"
     case $LEVELS in *" "*) LEVELS="5 10 15" ;; *) LEVELS=10 ;; esac # several, or the one that a figure looks at
-    BARRIER_LEVEL=${BARRIER_LEVEL:+10}
+    BARRIER_LEVELS=${BARRIER_LEVELS:+10}
     EXTRA=(--device cpu "${EXTRA[@]}")
 elif [ "${SCALE:-paper}" != paper ]; then
     fail "SCALE=$SCALE should be small, or not set"
 fi
-WHAT=all networks="" seeds="" levels=""
+WHAT=all networks="" seeds="" levels="" barrier_levels=""
 while [ $# -gt 0 ]; do
     case $1 in
         --dry-run | --list | --finish) WHAT=${1#--} && shift ;;
-        --networks | --seeds | --levels)
+        --networks | --seeds | --levels | --barrier-levels)
             [ $# -gt 1 ] || fail "$1 wants a list, in quotes"
-            declare "${1#--}=$2" && shift 2
+            name=${1#--}
+            declare "${name//-/_}=$2" && shift 2
             ;;
-        *) fail "$1 is none of --dry-run, --list, --finish, --networks, --seeds and --levels" ;;
+        *) fail "$1 is none of --dry-run, --list, --finish, --networks, --seeds, --levels and --barrier-levels" ;;
     esac
 done
 NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
 read -ra LEVEL_LIST <<<"$LEVELS"
 read -ra COMPARISON_LIST <<<"${COMPARISONS:-}"
+read -ra BARRIER_LEVEL_LIST <<<"${barrier_levels:-${BARRIER_LEVELS:-0}}"
+read -ra REFERENCE_PAIR <<<"${REFERENCE:-}"
 FOLDER=$RUNS/figures/$FIGURE
-LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL:-0}" | sort -n | tail -n 1)
+LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL_LIST[@]}" | sort -n | tail -n 1)
 
 # The flags of one run: method $1, network $2, seed $3, then more flags.
 flags() {
@@ -48,16 +55,29 @@ flags() {
     LIST_FLAGS=1 bash "$launcher" --method "$1" --seed "$3" --runs-dir "$RUNS" "${@:4}" "${EXTRA[@]}"
 }
 
+# The flags of a method's runs: method $1, network $2, seed $3, then more flags.
+method_flags() {
+    local starts=STARTS_$1
+    read -ra starts -d '' <<<"${!starts}" || true # all its lines
+    flags "$@" --final-seeds $(($3 + 1)) --levels "$LAST_LEVEL" --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}"
+}
+
 plan() {
-    local seed network method starts
+    local seed network method values value words
     for seed in $SEEDS; do
         for network in $NETWORKS; do
             flags dense "$network" "$seed" --start dense --final-seeds "$seed"
             for method in $METHODS; do
-                starts=STARTS_$method
-                read -ra starts -d '' <<<"${!starts}" || true # all its lines
-                flags "$method" "$network" "$seed" --final-seeds $((seed + 1)) --levels "$LAST_LEVEL" \
-                    --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}"
+                values=VALUES_$method
+                if [ -z "${!values:-}" ]; then
+                    method_flags "$method" "$network" "$seed"
+                    continue
+                fi
+                while read -ra words; do
+                    value=$(IFS=_ && echo "${words[*]}")
+                    method_flags "$method" "$network" "$seed" "--$SWEEP" "${words[@]}" \
+                        --name "${network}_${method}_${SWEEP}_${value}_seed$seed"
+                done <<<"${!values}"
             done
         done
     done
@@ -65,7 +85,8 @@ plan() {
 
 report() {
     "$PYTHON" "$PROJECT/report.py" --plan "$PLAN" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
-        --level "${BARRIER_LEVEL:-0}" --comparisons "${COMPARISON_LIST[@]}" ${PARTS:+--parts} "$@"
+        --levels "${BARRIER_LEVEL_LIST[@]}" --comparisons "${COMPARISON_LIST[@]}" ${SWEEP:+--by "$SWEEP"} \
+        ${REFERENCE:+--reference "${REFERENCE_PAIR[@]}"} ${PARTS:+--parts} "$@"
 }
 
 # Have the commands of kind $1 run: trainings by `runs` or `stages`, or `barriers`.

@@ -10,6 +10,6 @@ STARTS_lrr="subnetwork signs signs-keep-norms mask"
 LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS="noise-subnetwork noise-signs noise-signs-keep-norms lmc-signs lmc-signs-keep-norms"
-BARRIER_LEVEL=11
+BARRIER_LEVELS=11
 PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

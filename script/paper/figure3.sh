@@ -12,6 +12,7 @@ STARTS_aws="subnetwork signs"
 LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS="noise-signs lmc-signs"
-BARRIER_LEVEL=11
+BARRIER_LEVELS=11
+REFERENCE="lrr noise-subnetwork" # in blue
 PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

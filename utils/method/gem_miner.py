@@ -2,9 +2,9 @@
 
 Sreenivasan et al., "Rare Gems: Finding Lottery Tickets at Initialization", NeurIPS 2022. The weights stay frozen at
 w0 = ±sqrt(2 / fan_in). Each has a trained score p between 0 and 1, and the forward pass uses the weights with p > 1/2
-that are not frozen out (q): w0 · 1[p > 1/2] · q. Every five epochs the smallest active scores are frozen out. The
-classifier is pruned like every other layer. Gem-Miner's networks have no normalization parameters and no biases; here
-they stay at scale 1, shift 0 and bias 0.
+that are not frozen out (q): w0 · 1[p > 1/2] · q. After the sixth epoch and every five after that, the smallest active
+scores are frozen out. The classifier is pruned like every other layer. Gem-Miner's networks have no normalization
+parameters and no biases; here they stay at scale 1, shift 0 and bias 0.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,13 +23,13 @@ THRESHOLD = 0.5
 
 
 def count_freezes(epochs: int) -> int:
-    """N: how many times a search of ``epochs`` freezes scores out; never before the first epoch or after the last."""
+    """N: how many times a search of ``epochs`` freezes scores out."""
     return (epochs - 1) // FREEZE_INTERVAL
 
 
-def freezes_after(epochs_done: int, epochs: int) -> bool:
-    """Whether scores are frozen out after ``epochs_done`` of a search's ``epochs``."""
-    return 0 < epochs_done < epochs and epochs_done % FREEZE_INTERVAL == 0
+def freezes_after(epochs_done: int) -> bool:
+    """Whether scores are frozen out after ``epochs_done`` epochs of a search: 6, 11, 16 .. as in the published code."""
+    return epochs_done > 1 and epochs_done % FREEZE_INTERVAL == 1
 
 
 def freeze_rate(remaining: float, epochs: int) -> float:
@@ -126,11 +126,11 @@ class GemMiner(nn.Module):
 
 
 def make_search_step(
-    miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float, accelerate: Accelerate = as_it_is
+    miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float | Tensor, accelerate: Accelerate = as_it_is
 ) -> TrainStep:
     """One step of the search: clip the scores, then minimize cross-entropy + λ Σ p². ``alpha`` has no effect.
 
-    ``accelerate``: as in ``make_train_step``.
+    ``penalty_weight``: λ; as a tensor, it is read at every step. ``accelerate``: as in ``make_train_step``.
     """
 
     @accelerate

@@ -19,6 +19,11 @@ class Method(NamedTuple):
     rewinds_to: str | None = None  # what a level resets its surviving weights to; None: they keep their values
     searches: bool = False  # whether every level is a separate search at initialization
 
+    @property
+    def solution(self) -> str:
+        """The start of its own solution: where a level's subnetwork is trained from in the method's paper."""
+        return "subnetwork" if self.rewinds_to is None else "rewound"
+
 
 # fmt: off
 METHODS = {  # in the order of the tables
@@ -32,7 +37,7 @@ METHODS = {  # in the order of the tables
         interpolates=True),
     "gm": Method("GM", "tab:gray", "Gem-Miner: a separate search at initialization for every level in --final-levels",
         searches=True),
-    "signed_mask": Method("signed mask", "black", "no level: takes signs and zeros from the file --signed-mask",
-        prunes=False),
+    "signed_mask": Method("signed mask", "black", "no level: takes a subnetwork or its signs from the file "
+        "--signed-mask", prunes=False),
 }
 # fmt: on

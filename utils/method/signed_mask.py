@@ -35,11 +35,20 @@ def extract_signed_mask(state: Mapping[str, Tensor], masks: Masks, names: Iterab
 
 
 def impose_signed_mask(state: Mapping[str, Tensor], signed_mask: SignedMask) -> dict[str, Tensor]:
-    """abs(θ) ⊙ s: the magnitudes of ``state`` with the signs and zeros of the mask; other tensors unchanged."""
+    """abs(θ) ⊙ s: the magnitudes of ``state`` with the signs and zeros of the mask; other tensors unchanged.
+
+    What is exactly 0 stays 0 under any sign: a bias that starts at 0 loses the sign that is transferred to it
+    (``count_lost_signs``).
+    """
     return {
         name: tensor.abs() * signed_mask[name] if name in signed_mask else tensor.clone()
         for name, tensor in state.items()
     }
+
+
+def count_lost_signs(state: Mapping[str, Tensor], signed_mask: SignedMask) -> int:
+    """How many survivors are exactly 0 in ``state``, where they can have no sign."""
+    return sum(int(((state[name] == 0) & (signs != 0)).sum()) for name, signs in signed_mask.items())
 
 
 def draw_signs(signed_mask: SignedMask, seed: int) -> SignedMask:

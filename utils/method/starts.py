@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.method.pruning import Masks, shuffle_within_layers
-from utils.method.signed_mask import SignedMask, draw_signs, impose_signed_mask
+from utils.method.signed_mask import SignedMask, draw_signs, extract_signed_mask, impose_signed_mask
 from utils.seeding import derive_seed
 
 State = dict[str, Tensor]
@@ -34,9 +34,9 @@ class Start(NamedTuple):
         return {part: source for part, source in self._asdict().items() if part != "formula"}
 
     @property
-    def is_new(self) -> bool:
-        """Whether it is trained from a random initialization."""
-        return self.magnitudes == NEW
+    def is_initial(self) -> bool:
+        """Whether it is trained from a random initialization, or from what a method rewinds to."""
+        return self.magnitudes in (NEW, REWOUND)
 
     @property
     def needs_level(self) -> bool:
@@ -61,7 +61,7 @@ STARTS = {  # formula; sources of mask, signs, magnitudes and ψ
     "mask": Start("A(θ_init ⊙ m_T)", LEVEL, NEW, NEW, NEW),
     "signs-keep-norms": Start("A(abs([φ_init, ψ_T]) ⊙ s_T)", LEVEL, LEVEL, NEW, LEVEL),
     "signs-shifted-norms": Start("A(abs([φ_init, ψ*_init]) ⊙ s_T)", LEVEL, LEVEL, NEW, SHIFTED),
-    "rewound": Start("A(θ_k ⊙ m_T)", LEVEL, REWOUND, REWOUND, REWOUND),
+    "rewound": Start("A(θ_k ⊙ m_T)", LEVEL, REWOUND, REWOUND, REWOUND),  # the solution of IMP (k = 0) and WR
     # Controls: which part of a subnetwork carries what it has learned.
     "weights": Start("A([φ_T, ψ_init] ⊙ m_T)", LEVEL, LEVEL, LEVEL, NEW),
     "magnitudes": Start("A(abs([φ_T, ψ_init]) ⊙ ±m_T)", LEVEL, RANDOM, LEVEL, NEW),
@@ -97,8 +97,6 @@ def compose(
 
 
 def shifted_norms(trained: State, norms: tuple[str, ...]) -> State:
-    """ψ*_init of appendix A: scale 1, and shift ±0.1 with the signs of the level's shift (figure 5, purple)."""
-    return {
-        name: 0.1 * torch.sign(trained[name]) if name.endswith("bias") else torch.ones_like(trained[name])
-        for name in norms
-    }
+    """ψ*_init of appendix A, with the level's signs: scale ±1 and shift ±0.1 (figure 5, purple)."""
+    signs = extract_signed_mask(trained, {}, norms)
+    return {name: sign * torch.tensor(0.1 if name.endswith("bias") else 1.0) for name, sign in signs.items()}

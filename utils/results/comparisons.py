@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 
+from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.runs.run import FinalTraining
 
 LINEAR_MODE_CONNECTIVITY = "linear mode connectivity"
 NOISE_STABILITY = "SGD-noise stability"
 NOISE_AND_INITIALIZATION = "stability against SGD noise and initialization"
+SOLUTION = "solution"  # stands for the start of the method's solution
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two final trainings of one level. ``first`` and ``second`` are starts; with ``same_order`` both see the images in
-    the same order, with ``same_initialization`` both begin from the same parameters."""
+    """Two final trainings of one level. ``first`` and ``second`` are starts or SOLUTION; with ``same_order`` both see
+    the images in the same order, with ``same_initialization`` both begin from the same parameters."""
 
     title: str
     panel: str
@@ -22,30 +24,27 @@ class Comparison:
     same_order: bool
     same_initialization: bool
 
-    def trainings(self, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining]:
+    def trainings(self, method: str, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining]:
         """The two trainings in a run of ``--seed`` ``run_seed``. They have its default final seed; what has to differ
         in the second one has the seed after it."""
         seed = run_seed + 1
-        init_seed = seed if self.same_initialization else seed + 1
-        order_seed = seed if self.same_order else seed + 1
-        return (
-            _training(self.first, level, run_seed, seed, seed),
-            _training(self.second, level, run_seed, init_seed, order_seed),
-        )
 
+        def training(start: str, init_seed: int, order_seed: int) -> FinalTraining:
+            start = METHODS[method].solution if start == SOLUTION else start
+            # A start without a new initialization descends from the pruning run's own.
+            return FinalTraining(start, level, init_seed if STARTS[start].new_initialization else run_seed, order_seed)
 
-def _training(start: str, level: int, run_seed: int, init_seed: int, order_seed: int) -> FinalTraining:
-    """A start without a new initialization descends from the pruning run's own."""
-    return FinalTraining(start, level, init_seed if STARTS[start].new_initialization else run_seed, order_seed)
+        later_init, later_order = seed + (not self.same_initialization), seed + (not self.same_order)
+        return training(self.first, seed, seed), training(self.second, later_init, later_order)
 
 
 COMPARISONS = {
-    "lmc-signs": Comparison("signs to solution", LINEAR_MODE_CONNECTIVITY, "signs", "subnetwork", True, True),
+    "lmc-signs": Comparison("signs to solution", LINEAR_MODE_CONNECTIVITY, "signs", SOLUTION, True, True),
     "lmc-signs-keep-norms": Comparison(
-        "signs keeping ψ to solution", LINEAR_MODE_CONNECTIVITY, "signs-keep-norms", "subnetwork", True, True
+        "signs keeping ψ to solution", LINEAR_MODE_CONNECTIVITY, "signs-keep-norms", SOLUTION, True, True
     ),
     "noise-signs": Comparison("signs", NOISE_STABILITY, "signs", "signs", False, True),
-    "noise-subnetwork": Comparison("subnetwork", NOISE_STABILITY, "subnetwork", "subnetwork", False, True),
+    "noise-subnetwork": Comparison("solution", NOISE_STABILITY, SOLUTION, SOLUTION, False, True),
     "noise-signs-keep-norms": Comparison(
         "signs keeping ψ", NOISE_STABILITY, "signs-keep-norms", "signs-keep-norms", False, True
     ),

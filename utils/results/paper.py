@@ -1,15 +1,15 @@
 """The paper's figures and tables from a plan: accuracy against remaining parameters, error barriers, and the work."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
-from utils.results.plots import CategoryPanel, Curve, Panel, style_of
+from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
 from utils.results.tables import (
     Entry,
     Experiment,
@@ -18,39 +18,40 @@ from utils.results.tables import (
     grouped,
     markdown_table,
     mean_and_deviation,
+    precision_of,
+    varying,
 )
 from utils.runs.records import Records
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
 MOST_CURVES = 8  # in one panel
+Row = dict[str, list[Panel | CategoryPanel]]
 
 
 @dataclass(frozen=True)
 class MeasuredComparison:
-    """One comparison in all runs of a method: the summary of a path for each trial that is measured."""
+    """One comparison in all runs of a method: the summary of a path for each trial that is measured. ``experiment``:
+    that of the path's first network; ``reference``: whether every panel shows it."""
 
-    dataset: str
-    arch: str
-    method: str
+    experiment: Experiment
     comparison: Comparison
+    remaining_ratio: float
+    reference: bool
     planned_trials: int
     summaries: tuple[dict, ...]
 
     @property
-    def network(self) -> str:
-        return f"{self.dataset} {self.arch}"
-
-    @property
     def label(self) -> str:
-        return f"{METHODS[self.method].label} {self.comparison.title}"
-
-    @property
-    def heights(self) -> list[float]:
-        return [summary["barrier"] for summary in self.summaries]
+        setting = f", {self.experiment.setting}" * bool(self.experiment.setting)
+        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}"
 
     @property
     def epsilon(self) -> float | None:
         return self.summaries[0]["epsilon"] if self.summaries else None
+
+    @property
+    def heights(self) -> list[float]:
+        return [summary["barrier"] for summary in self.summaries]
 
     @property
     def connected(self) -> int | None:
@@ -65,18 +66,32 @@ class MeasuredComparison:
     def counted(self) -> str:
         return count_of(len(self.summaries), self.planned_trials)
 
-    def curve(self) -> Curve:
-        """Test error at every α that all trials have."""
+    def curve(self, styles: Styles) -> Curve:
+        """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have."""
         errors = [{row["alpha"]: row["test_error"] for row in summary["positions"]} for summary in self.summaries]
         alphas = sorted(set.intersection(*map(set, errors))) if errors else []
-        values = [[trial[alpha] for trial in errors] for alpha in alphas]
-        return Curve(self.label, alphas, values, style_of(self.method, self.comparison.first))
+        values = [[trial[alpha] - (trial[0] + trial[1]) / 2 for trial in errors] for alpha in alphas]
+        return Curve(self.label, alphas, values, styles[style_key(self.experiment)])
 
 
-def collect_entries(plan: Plan, records: Records) -> list[Entry]:
-    """What the planned final trainings reach, experiment by experiment."""
+def style_key(experiment: Experiment) -> tuple[str, str, str]:
+    """What has a colour and a line of its own in a figure."""
+    return experiment.method, experiment.start, experiment.setting
+
+
+def by_precision(experiment: Experiment, found: Sequence[tuple[str, dict]]) -> dict[Experiment, list[dict]]:
+    """What was found of an experiment, apart for each precision; the experiment alone if nothing was."""
+    precisions = grouped(found, lambda item: item[0])
+    return {
+        replace(experiment, precision=precision): [item for _, item in precisions.get(precision, [])]
+        for precision in precisions or [None]
+    }
+
+
+def collect_entries(plan: Plan, records: Records, by: str | None = None) -> list[Entry]:
+    """What the planned final trainings reach, experiment by experiment; ``by``: the setting of a sweep."""
     planned = [
-        (Experiment.of(*run.network, run.method, final.start, final.level), run, final)
+        (Experiment.of(run.settings, final.start, final.level, None, by), run, final)
         for run in plan.runs
         for final in run.finals
     ]
@@ -87,56 +102,86 @@ def collect_entries(plan: Plan, records: Records) -> list[Entry]:
         trained = {(final.init_seed, final.order_seed) for _, _, final in group}
         # As ``trials`` will count them.
         planned_trials = len(trained if experiment.method == "dense" else folders if len(folders) > 1 else group)
-        entries.append(
-            Entry(
-                experiment,
-                results=tuple(result | {"run": name} for name, result in results if result),
-                planned_trials=planned_trials,
-                planned_ratio=group[0][1].planned_ratio(experiment.level),
-            )
-        )
+        ratio = group[0][1].planned_ratio(experiment.level)
+        found = [(precision_of(result), result | {"run": name}) for name, result in results if result]
+        entries += [Entry(*own, planned_trials, ratio) for own in by_precision(experiment, found).items()]
     return entries
 
 
-def collect_comparisons(plan: Plan, summary_of: Callable[[PlannedBarrier], dict | None]) -> list[MeasuredComparison]:
+def collect_comparisons(
+    plan: Plan, records: Records, summary_of: Callable[[PlannedBarrier], dict | None], by: str | None = None
+) -> list[MeasuredComparison]:
     """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was."""
-    groups = grouped(plan.barriers, lambda barrier: (*barrier.run.network, barrier.run.method, barrier.comparison))
-    return [
-        MeasuredComparison(*key, len(barriers), tuple(filter(None, map(summary_of, barriers))))
-        for key, barriers in groups.items()
-    ]
+
+    def key(barrier: PlannedBarrier) -> Hashable:
+        experiment = Experiment.of(barrier.run.settings, barrier.first.start, barrier.first.level, None, by)
+        return experiment, barrier.comparison, barrier.run.planned_ratio(barrier.first.level), barrier.reference
+
+    compared = []
+    for (experiment, *rest), barriers in grouped(plan.barriers, key).items():
+        summaries = [(barrier, summary_of(barrier)) for barrier in barriers]
+        found = [(precision_of_ends(records, barrier), summary) for barrier, summary in summaries if summary]
+        for own, measured in by_precision(experiment, found).items():
+            compared.append(MeasuredComparison(own, *rest, len(barriers), tuple(measured)))
+    return compared
+
+
+def precision_of_ends(records: Records, barrier: PlannedBarrier) -> str:
+    results = records.of(barrier.run.folder).results
+    return " and ".join(sorted({precision_of(results[end.stage]) for end in (barrier.first, barrier.second)}))
 
 
 def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
     """What an earlier command measured, if any did, with ε of the dense networks that are there now."""
-    if not barrier.file.exists():
+    if not (barrier.file.exists() and barrier.is_measurable):
         return None
-    folder = barrier.run.folder
-    epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings)
+    folder, precision = barrier.run.folder, precision_of_ends(records, barrier)
+    epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings, precision)
     return read_json(barrier.file) | {"epsilon": epsilon}
 
 
-def figure_rows(
-    entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]
-) -> dict[str, list[Panel | CategoryPanel]]:
+def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Row:
     """The panels of every network: (a) accuracy against remaining parameters, then one a kind of comparison."""
-    kinds = list(dict.fromkeys(row.comparison.panel for row in comparisons))
-    of_network = grouped(comparisons, lambda row: row.network)
-    return {
-        network: [*accuracy_panels(own), *barrier_panels(of_network.get(network, []), kinds)]
-        for network, own in grouped(entries, lambda entry: entry.experiment.network).items()
-    }
+    experiments = [item.experiment for item in (*entries, *comparisons)]
+    styles = choose_styles(style_key(experiment) for experiment in experiments if experiment.method != "dense")
+    kinds = list(dict.fromkeys(row.comparison.panel for row in comparisons if not row.reference))
+    rows = {}
+    for network in dict.fromkeys(experiment.network for experiment in experiments):
+        own_entries, own_comparisons = (
+            [item for item in items if item.experiment.network == network] for items in (entries, comparisons)
+        )
+        accuracies = accuracy_panels(own_entries, styles) if entries else []
+        rows[network] = [*accuracies, *barrier_panels(own_comparisons, styles, kinds)]
+    return rows
 
 
-def barrier_panels(comparisons: Sequence[MeasuredComparison], kinds: Sequence[str] = ()) -> list[Panel]:
-    """One panel a kind of comparison, in the order of ``kinds`` if given."""
-    of_kind = grouped(comparisons, lambda row: row.comparison.panel)
-    return [
-        Panel(kind, "α", "test error (%)", [row.curve() for row in of_kind.get(kind, [])]) for kind in kinds or of_kind
-    ]
+def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, kinds: Sequence[str]) -> list[Panel]:
+    """One panel a kind of comparison, with the references in each of them: E_α at the one level, or the barriers
+    against the remaining ratio of several levels."""
+    panels = []
+    several = len({row.experiment.level for row in comparisons}) > 1
+    for kind in kinds:
+        rows = [row for row in comparisons if row.reference or row.comparison.panel == kind]
+        if several:
+            curves = barrier_curves(rows, styles)
+            panels.append(Panel(kind, "remaining ratio", "error barrier (points)", curves, shrinking=True))
+        else:
+            panels.append(
+                Panel(kind, "α", "test error above the ends' mean (points)", [row.curve(styles) for row in rows])
+            )
+    return panels
 
 
-def accuracy_panels(entries: Sequence[Entry]) -> list[Panel | CategoryPanel]:
+def barrier_curves(rows: Sequence[MeasuredComparison], styles: Styles) -> list[Curve]:
+    """The barriers of one comparison over the remaining ratios of its levels."""
+    curves = []
+    for (label, key), own in grouped(rows, lambda row: (row.label, style_key(row.experiment))).items():
+        own.sort(key=lambda row: row.experiment.level)
+        curves.append(Curve(label, [row.remaining_ratio for row in own], [row.heights for row in own], styles[key]))
+    return curves
+
+
+def accuracy_panels(entries: Sequence[Entry], styles: Styles) -> list[Panel | CategoryPanel]:
     """Accuracy over the remaining ratio, in one panel or, if there are many curves, one a start; accuracy by start if
     there is a single level."""
     dense = [value for entry in entries if entry.experiment.method == "dense" for value in entry.accuracies]
@@ -144,14 +189,19 @@ def accuracy_panels(entries: Sequence[Entry]) -> list[Panel | CategoryPanel]:
     pruned = [entry for entry in entries if entry.experiment.level is not None]
     if len({entry.experiment.level for entry in pruned}) == 1:
         return [start_panel(pruned, reference)]
-    lines = grouped(pruned, lambda entry: (entry.experiment.method, entry.experiment.start))
+    lines = grouped(pruned, lambda entry: replace(entry.experiment, level=None))
     curves: dict[str, list[Curve]] = {}
-    for (method, start), line in lines.items():
+    for experiment, line in lines.items():
         line = sorted(line, key=lambda entry: entry.experiment.level)
-        experiment, xs = line[0].experiment, [entry.remaining_ratio for entry in line]
-        label = f"{experiment.title} {experiment.label}"
-        curve = Curve(label, xs, [entry.accuracies for entry in line], style_of(method, start))
-        curves.setdefault(f"test accuracy, {start}" if len(lines) > MOST_CURVES else "test accuracy", []).append(curve)
+        precision = "".join(f", {text}" for text in varying(replace(experiment, setting=""), lines).values())
+        curve = Curve(
+            f"{experiment.title} {experiment.label}{precision}",
+            [entry.remaining_ratio for entry in line],
+            [entry.accuracies for entry in line],
+            styles[style_key(experiment)],
+        )
+        title = f"test accuracy, {experiment.start}" if len(lines) > MOST_CURVES else "test accuracy"
+        curves.setdefault(title, []).append(curve)
     return [
         Panel(title, "remaining ratio", "test accuracy (%)", own, reference, shrinking=True)
         for title, own in (curves or {"test accuracy": []}).items()
@@ -159,9 +209,19 @@ def accuracy_panels(entries: Sequence[Entry]) -> list[Panel | CategoryPanel]:
 
 
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
+    def group(entry: Entry) -> tuple[str, str]:
+        experiment = entry.experiment
+        cells = varying(experiment, [entry.experiment for entry in pruned]).values()
+        return experiment.method, ", ".join([METHODS[experiment.method].label, *cells])
+
+    found = grouped(pruned, group)
+    methods = [method for method, _ in found]
     groups = {
-        METHODS[method].label: (METHODS[method].color, {entry.experiment.start: entry.accuracies for entry in own})
-        for method, own in grouped(pruned, lambda entry: entry.experiment.method).items()
+        label: (
+            METHODS[method].color if methods.count(method) == 1 else COLORS[index % len(COLORS)],
+            {entry.experiment.start: entry.accuracies for entry in own},
+        )
+        for index, ((method, label), own) in enumerate(found.items())
     }
     title = f"test accuracy at level {pruned[0].experiment.level}, remaining ratio {pruned[0].remaining_ratio:.2g}"
     return CategoryPanel(title, "test accuracy (%)", groups, reference)
@@ -176,17 +236,17 @@ def level_tables(entries: Sequence[Entry], parts: bool) -> str:
         rows = [entry for entry in entries if entry.experiment.level in (None, level)]
         rows.sort(key=lambda entry: entry.experiment.network)  # stable: a network's dense row stays where it was
         ratio = next(row.remaining_ratio for row in rows if row.experiment.level == level)
-        table = markdown_table([level_row(row, parts) for row in rows])
+        table = markdown_table([level_row(row, parts, [entry.experiment for entry in entries]) for row in rows])
         sections.append(f"## Level {level}, remaining ratio {ratio:.3f}\n\n{table}\n")
     return "\n".join(sections)
 
 
-def level_row(entry: Entry, parts: bool) -> dict:
+def level_row(entry: Entry, parts: bool, among: Sequence[Experiment]) -> dict:
     experiment, start = entry.experiment, STARTS[entry.experiment.start]
     if parts:
         origin = {"start": experiment.start, **start.parts}
     else:
-        found = {"Use AWS subnetwork": METHODS[experiment.method].interpolates, "Trained from θ_init": start.is_new}
+        found = {"Use AWS subnetwork": METHODS[experiment.method].interpolates, "Trained from θ_init": start.is_initial}
         origin = {column: "-" if experiment.method == "dense" else "✓" if yes else "×" for column, yes in found.items()}
     remaining = f"{entry.remaining_ratio:.3g}"
     if METHODS[experiment.method].searches and entry.results:  # it prunes the classifier too
@@ -195,6 +255,7 @@ def level_row(entry: Entry, parts: bool) -> dict:
         "Model": experiment.network,
         "Method": experiment.label,
         **origin,
+        **varying(experiment, among),
         "Top-1 Acc. (%)": mean_and_deviation(entry.accuracies),
         "Remaining Params.": remaining,
         "n": entry.counted,
@@ -202,14 +263,16 @@ def level_row(entry: Entry, parts: bool) -> dict:
 
 
 def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
-    title = "error barrier (percentage points)"
+    experiments = [row.experiment for row in comparisons]
     return markdown_table(
         [
             {
-                "Model": row.network,
+                "Model": row.experiment.network,
                 "kind": row.comparison.panel,
                 "networks": row.label,
-                title: row.shown,
+                **varying(replace(row.experiment, setting=""), experiments),
+                "level": row.experiment.level,
+                "error barrier (percentage points)": row.shown,
                 "n": row.counted,
             }
             for row in comparisons
@@ -236,7 +299,7 @@ def accuracy_records(entries: Sequence[Entry]) -> list[dict]:
 def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
     return [
         {
-            **{key: getattr(row, key) for key in ("dataset", "arch", "method")},
+            **{key: value for key, value in asdict(row.experiment).items() if key != "start"},
             "kind": row.comparison.panel,
             "networks": row.comparison.title,
             **_statistics("barrier", row.heights),
@@ -254,6 +317,23 @@ def _statistics(name: str, values: Sequence[float]) -> Mapping[str, float | int 
         f"{name}_std": statistics.stdev(values) if len(values) > 1 else None,
         "n": len(values),
     }
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """The starts and levels that every method's runs plan, and the error barriers."""
+    lines = []
+    for run in plan.runs:
+        levels = " ".join(dict.fromkeys(str(final.level) for final in run.finals if final.level is not None))
+        starts = " ".join(dict.fromkeys(final.start for final in run.finals))
+        lines.append(f"{METHODS[run.method].label}: {starts}" + f", level {levels}" * bool(levels))
+    for comparison, barriers in grouped(plan.barriers, lambda barrier: barrier.comparison).items():
+        levels = " ".join(dict.fromkeys(str(barrier.first.level) for barrier in barriers))
+        measured = sum(barrier.file.exists() for barrier in barriers)
+        lines.append(
+            f"{len(barriers)} error barriers, {measured} measured: {comparison.panel} of {comparison.title}, "
+            f"level {levels}"
+        )
+    return ["", *dict.fromkeys(lines)]
 
 
 def work_table(runs: Sequence[PlannedRun]) -> str:

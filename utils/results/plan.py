@@ -69,16 +69,13 @@ class PlannedRun:
 
 @dataclass(frozen=True, eq=False)
 class PlannedBarrier:
-    """One comparison of two final trainings of one run."""
+    """One comparison of two final trainings of one run. ``reference``: whether every panel of barriers shows it."""
 
     run: PlannedRun
-    name: str
+    comparison: Comparison
+    reference: bool
     first: FinalTraining
     second: FinalTraining
-
-    @property
-    def comparison(self) -> Comparison:
-        return COMPARISONS[self.name]
 
     @property
     def ends(self) -> tuple[Path, Path]:
@@ -152,20 +149,33 @@ class Plan:
         return [(*map(str, barrier.ends), *barrier.run.places) for barrier in missing]
 
 
-def make_plan(runs_asked: Iterable[PlannedRun], comparisons: Sequence[str], level: int) -> Plan:
-    """The runs, and the comparisons at ``level`` in each of them whose levels are trained.
+def make_plan(
+    runs_asked: Iterable[PlannedRun],
+    comparisons: Sequence[str],
+    levels: Sequence[int],
+    reference: tuple[str, str] | None = None,
+) -> Plan:
+    """The runs, and the comparisons at ``levels`` in each of them whose levels are trained; ``reference``: a method and
+    a further comparison of its runs, which every panel shows.
 
     Final trainings that a comparison needs and a run does not have are planned beside its own.
     """
     runs, barriers = [], []
     for run in runs_asked:
+        names = [*comparisons, *([reference[1]] if reference and run.method == reference[0] else [])]
         # Gem-Miner's levels are searches: its final trainings start from no trained weights.
-        compared = comparisons if level in run.levels and not METHODS[run.method].searches else ()
-        pairs = {name: COMPARISONS[name].trainings(run.settings["seed"], level) for name in compared}
+        trained = () if METHODS[run.method].searches else [level for level in levels if level in run.levels]
+        pairs = {
+            (name, level): COMPARISONS[name].trainings(run.method, run.settings["seed"], level)
+            for level in trained
+            for name in names
+        }
         needed = dict.fromkeys(final for pair in pairs.values() for final in pair)
         run = replace(run, partners=tuple(final for final in needed if final not in run.finals))
         runs.append(run)
-        barriers += [PlannedBarrier(run, name, *pair) for name, pair in pairs.items()]
+        barriers += [
+            PlannedBarrier(run, COMPARISONS[name], name not in comparisons, *pair) for (name, _), pair in pairs.items()
+        ]
     return Plan(tuple(runs), tuple(barriers))
 
 

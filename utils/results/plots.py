@@ -4,7 +4,7 @@ import io
 import math
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,30 +18,41 @@ from matplotlib.figure import Figure
 from utils.files import write
 from utils.method.methods import METHODS
 
-# Colour and line style by method and start; the colour is the paper's if it has one. The paper uses red twice (LRR's
-# sign transfer that keeps ψ in figure 2, AWS's sign transfer in figure 3) and purple twice (figures 2 and 5); here the
-# line style tells them apart.
-STYLES = {
-    ("lrr", "subnetwork"): ("tab:blue", "-"),
-    ("lrr", "signs"): ("tab:orange", "-"),
-    ("lrr", "mask"): ("tab:purple", "-"),
-    ("lrr", "signs-keep-norms"): ("tab:red", "--"),
-    ("lrr", "signs-shifted-norms"): ("tab:purple", "--"),
-    ("aws", "subnetwork"): ("tab:green", "-"),
-    ("aws", "signs"): ("tab:red", "-"),
-    ("aws", "mask"): ("tab:brown", "-"),
-    ("aws", "signs-keep-norms"): ("tab:pink", "--"),
-    ("gm", "subnetwork"): ("tab:gray", "-"),
+# The paper's colours by method and start. It uses red and purple twice: the first curve of this table has it, any other
+# gets a spare one, so that a colour means one thing in a figure.
+PAPER_COLORS = {
+    ("lrr", "subnetwork"): "tab:blue",
+    ("lrr", "signs"): "tab:orange",
+    ("lrr", "mask"): "tab:purple",
+    ("aws", "subnetwork"): "tab:green",
+    ("aws", "signs"): "tab:red",
+    ("lrr", "signs-keep-norms"): "tab:red",
+    ("lrr", "signs-shifted-norms"): "tab:purple",
 }
-# All other curves: a colour per method and a line style per start.
-START_LINES = {"subnetwork": "-", "rewound": "-.", "signs": "--", "mask": (0, (1, 1))}
+COLORS = ("tab:blue", "tab:orange", "tab:purple", "tab:green", "tab:red", "tab:brown", "tab:pink", "tab:gray",
+          "tab:olive", "tab:cyan")  # fmt: skip
+START_LINES = {"subnetwork": "-", "rewound": "-", "signs": "--", "mask": (0, (1, 1))}
 OTHER_LINE = (0, (5, 1, 1, 1, 1, 1))
 PANEL_WIDTH, PANEL_HEIGHT, TITLE_HEIGHT, LEGEND_LINE_HEIGHT = 5.5, 3.6, 0.4, 0.19  # inches
 
 
-def style_of(method: str, start: str) -> tuple[str, str | tuple]:
-    """Colour and line style of a curve."""
-    return STYLES.get((method, start), (METHODS[method].color, START_LINES.get(start, OTHER_LINE)))
+Styles = dict[tuple[str, str, str], tuple[str, str | tuple]]
+
+
+def choose_styles(keys: Iterable[tuple[str, str, str]]) -> Styles:
+    """Colour and line of every curve of a figure, by method, start and value of a sweep: a colour a curve or, if there
+    are too many, a colour a method. The line tells the start."""
+    keys, rank = list(dict.fromkeys(keys)), list(PAPER_COLORS)
+    keys.sort(key=lambda key: rank.index(key[:2]) if key[:2] in rank else len(rank))
+    colors: dict[str, tuple[str, str, str]] = {}
+    for key in keys:
+        colors.setdefault(PAPER_COLORS.get(key[:2], ""), key)
+    paper = {key: color for color, key in colors.items() if color}
+    spare = iter([color for color in COLORS if color not in colors])
+    chosen = {key: paper.get(key) or next(spare, METHODS[key[0]].color) for key in keys}
+    if len(keys) > len(COLORS):
+        chosen = {key: METHODS[key[0]].color for key in keys}
+    return {key: (color, START_LINES.get(key[1], OTHER_LINE)) for key, color in chosen.items()}
 
 
 @dataclass(frozen=True)

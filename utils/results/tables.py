@@ -1,10 +1,10 @@
 """Finished trainings over trials, as tables: mean, standard deviation, n."""
 
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from utils.errors import UserError
 from utils.files import read_json
@@ -43,10 +43,16 @@ class Experiment:
     method: str  # "dense" for dense networks, whichever run trained them
     start: str
     level: int | None
+    precision: str | None = None  # of their training, if anything is finished
+    setting: str = ""  # the value of the setting that a sweep varies
 
     @classmethod
-    def of(cls, dataset: str, arch: str, method: str, start: str, level: int | None) -> "Experiment":
-        return cls(dataset, arch, "dense" if start == "dense" else method, start, level)
+    def of(cls, settings: Mapping, start: str, level: int | None, precision: str | None, by: str | None) -> Self:
+        """Of a run with these settings, in a sweep of the setting ``by``."""
+        dense = start == "dense"
+        setting = "" if dense and by not in DENSE_SETTINGS else setting_text(settings, by)
+        method = "dense" if dense else settings["method"]
+        return cls(settings["dataset"], settings["arch"], method, start, level, precision, setting)
 
     @property
     def network(self) -> str:
@@ -58,19 +64,26 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """The paper's formula, with the method that found the level."""
+        """The paper's formula, with the method that found the level and the value of a sweep's setting."""
         formula, name = STARTS[self.start].formula, METHODS[self.method].label
-        if self.method == "dense":
-            return f"dense {formula}"
         for symbol in ("θ_T", "m_T", "s_T", "φ_T", "ψ_T"):
             formula = formula.replace(symbol, f"{symbol}^{name}")
-        return formula
+        return "dense " * (self.method == "dense") + formula + f", {self.setting}" * bool(self.setting)
 
     @property
     def order(self) -> tuple:
         """Tables are sorted by network, level, method and start; dense networks come first."""
         method = -1 if self.method == "dense" else list(METHODS).index(self.method)
-        return self.dataset, self.arch, self.level or 0, method, list(STARTS).index(self.start)
+        start = list(STARTS).index(self.start)
+        return self.dataset, self.arch, self.level or 0, method, self.setting, start, self.precision or ""
+
+
+def setting_text(settings: Mapping, by: str | None) -> str:
+    """The setting ``by`` as a flag has it; empty without one, or if the run's method does not have it."""
+    value = settings.get(by) if by else None
+    if value is None:
+        return ""
+    return " ".join([by.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])])
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,7 @@ class Entry:
     there should be, 0 if nothing was planned; ``planned_ratio``: the remaining ratio that the level should have."""
 
     experiment: Experiment
-    results: tuple[dict, ...]
+    results: Sequence[dict]
     planned_trials: int = 0
     planned_ratio: float = 1.0
 
@@ -132,9 +145,10 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def check_same_experiments(records: Sequence[Record]) -> None:
-    """Raises UserError if two runs of one data set, architecture and method differ in a setting, or two runs with dense
-    networks in a setting that decides those, because their mean would mean nothing. And if a folder is no run."""
+def check_same_experiments(records: Sequence[Record], by: str | None = None) -> None:
+    """Raises UserError if two runs of one data set, architecture and method differ in a setting other than ``by``, or
+    two runs with dense networks in a setting that decides those, because their mean would mean nothing. And if a folder
+    is no run."""
     first_of: dict[tuple, Record] = {}
     for record in records:
         settings = record.settings
@@ -142,32 +156,41 @@ def check_same_experiments(records: Sequence[Record]) -> None:
         if any(result["start"] == "dense" for result in record.finals):
             kinds["dense networks"] = list(DENSE_SETTINGS)
         for kind, keys in kinds.items():
-            first = first_of.setdefault((settings["dataset"], settings["arch"], kind), record)
+            value = setting_text(settings, by if by in keys else None)
+            first = first_of.setdefault((settings["dataset"], settings["arch"], kind, value), record)
             differing = differences(settings, first.settings, keys)
             if differing:
                 raise UserError(
                     f"{record.folder} cannot be averaged with {first.folder} ({kind}): {', '.join(differing)}; "
-                    "name the runs to use"
+                    "name the runs to use, or the setting that they differ in with --by"
                 )
 
 
-def collect_results(records: Sequence[Record]) -> list[dict]:
-    """The final trainings' results of all runs, with their run and, if it was measured, their error barrier to the
-    solution. Raises UserError as ``check_same_experiments`` does."""
-    check_same_experiments([record for record in records if record.settings and record.finals])
+def collect_results(records: Sequence[Record], by: str | None = None) -> list[dict]:
+    """The final trainings' results of all runs, with their experiment, their run and, if it was measured, their error
+    barrier to the solution. Raises UserError as ``check_same_experiments`` does."""
+    check_same_experiments([record for record in records if record.settings and record.finals], by)
     results = []
     for record in records:
-        barriers = read_barriers(record)
+        barriers, solution = read_barriers(record), METHODS[record.settings["method"]].solution
         for result in record.finals:
             # Two solutions have a barrier between them too: that is SGD noise.
-            own = None if result["start"] == "subnetwork" else label_of(record, result, result["start"])
-            results.append(result | {"run": record.folder.name, "barrier_to_solution": barriers.get(own)})
+            own = None if result["start"] == solution else label_of(record, result, result["start"])
+            experiment = Experiment.of(record.settings, result["start"], result["level"], precision_of(result), by)
+            found = {"run": record.folder.name, "experiment": experiment, "barrier_to_solution": barriers.get(own)}
+            results.append(result | found)
     return results
+
+
+def precision_of(result: dict) -> str:
+    """In which precision a network was trained: networks of two precisions are never averaged."""
+    return result.get("precision", "unknown precision")
 
 
 def read_barriers(record: Record) -> dict[str, float]:
     """Label of a final training -> its error barrier to the solution of the same level, if it was measured."""
-    solutions = {label_of(record, result, "subnetwork") for result in record.finals}
+    solution = METHODS[record.settings["method"]].solution
+    solutions = {label_of(record, result, solution) for result in record.finals}
     folder = record.folder
     files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solutions else []
     paths = [read_json(file) for file in files]
@@ -180,40 +203,60 @@ def label_of(record: Record, result: dict, start: str) -> str:
     return f"{record.folder.name}-{final.name}"
 
 
-def dense_deviation(records: Sequence[Record], settings: dict) -> tuple[float | None, str]:
+def dense_deviation(records: Sequence[Record], settings: dict, precision: str) -> tuple[float | None, str]:
     """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
     percentage points, and what it was taken from. None if there are fewer than two."""
     errors, settings = {}, EARLIER_DEFAULTS | settings
     for record in records:
         if all(record.settings.get(name) == settings.get(name) for name in DENSE_SETTINGS):
             for result in record.finals:
-                if result["start"] == "dense":
+                if result["start"] == "dense" and precision_of(result) == precision:
                     errors[result["init_seed"], result["order_seed"]] = result["test_error"]
     if len(errors) < 2:
         return None, "no dense networks"
-    return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks"
-
-
-def experiment_of(result: dict) -> Experiment:
-    return Experiment.of(*(result[key] for key in ("dataset", "arch", "method", "start", "level")))
+    return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks, {precision}"
 
 
 def summary_rows(results: Sequence[dict]) -> list[dict]:
     """One row an experiment: mean and sample standard deviation of the test accuracy, and of the error barrier."""
-    entries = [Entry(experiment, tuple(group)) for experiment, group in grouped(results, experiment_of).items()]
+    groups = grouped(results, lambda result: result["experiment"])
+    entries = sorted((Entry(*group) for group in groups.items()), key=lambda entry: entry.experiment.order)
     rows = []
-    for entry in sorted(entries, key=lambda entry: entry.experiment.order):
+    for entry in entries:
         experiment, barriers = entry.experiment, trials(entry.results, "barrier_to_solution")
-        row = {
-            "network": experiment.network,
-            "start": f"{experiment.title} {STARTS[experiment.start].formula}",
-            "level": "-" if experiment.level is None else experiment.level,
-            "remaining": f"{entry.remaining_ratio:.3f}",
-            "test accuracy %": mean_and_deviation(entry.accuracies),
-            "n": len(entry.accuracies),
-        }
-        rows.append(row | ({"barrier to solution": mean_and_deviation(barriers)} if barriers else {}))
+        rows.append(
+            {
+                "network": experiment.network,
+                "start": f"{experiment.title} {STARTS[experiment.start].formula}",
+                **varying(experiment, groups),
+                "level": "-" if experiment.level is None else experiment.level,
+                "remaining": f"{entry.remaining_ratio:.3f}",
+                "test accuracy %": mean_and_deviation(entry.accuracies),
+                "n": len(entry.accuracies),
+                **({"barrier to solution": mean_and_deviation(barriers), "its n": len(barriers)} if barriers else {}),
+            }
+        )
     return rows
+
+
+def varying(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
+    """The cells that tell an experiment from others of the same start: the precision, if they have several, and the
+    setting of a sweep."""
+    cells = {"setting": experiment.setting} if experiment.setting else {}
+    if len({other.precision for other in among} - {None}) > 1:
+        cells["precision"] = experiment.precision or GAP
+    return cells
+
+
+def trained_in(experiments: Iterable[Experiment]) -> str:
+    """The precisions of the trainings, for a caption; empty if nothing is finished."""
+    return " and ".join(sorted({experiment.precision for experiment in experiments} - {None}))
+
+
+def summary_table(results: Sequence[dict]) -> str:
+    """``summary_rows`` as a Markdown table, with the precision below it; empty without results."""
+    experiments = [result["experiment"] for result in results]
+    return f"{markdown_table(summary_rows(results))}\ntrained in {trained_in(experiments)}" if results else ""
 
 
 def paired_rows(first: Sequence[Record], second: Sequence[Record]) -> list[dict]:
@@ -231,10 +274,14 @@ def paired_rows(first: Sequence[Record], second: Sequence[Record]) -> list[dict]
             other = theirs.get(_name(result))
             if other is not None:
                 compared = {"second": other, "difference": other - result["test_accuracy"]}
-                pairs.append(result | compared | {"run": record.folder.name})
+                experiment = Experiment.of(
+                    record.settings, result["start"], result["level"], precision_of(result), None
+                )
+                pairs.append(result | compared | {"run": record.folder.name, "experiment": experiment})
     if not pairs:
         raise UserError("no final training was made in both folders: name two folders with runs of the same names")
-    return [_paired_row(experiment, group) for experiment, group in grouped(pairs, experiment_of).items()]
+    groups = grouped(pairs, lambda pair: pair["experiment"])
+    return [_paired_row(experiment, group) for experiment, group in groups.items()]
 
 
 def _name(result: dict) -> tuple:

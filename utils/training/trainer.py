@@ -91,18 +91,17 @@ class SubnetworkTrainer(Trainer):
 class SearchTrainer(Trainer):
     """Gem-Miner's search over the weights of one initialization."""
 
-    def __init__(
-        self, blueprint: Blueprint, state: State, penalty: float, dataset: Dataset, recipe: Recipe, speed: Speed
-    ):
-        self.penalty = penalty
-        miner = GemMiner(blueprint.build(state, {}, dataset.device), blueprint.scored)
+    def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed):
+        self.penalty = torch.zeros((), device=dataset.device)
+        miner = GemMiner(blueprint.build(blueprint.initialize(0), {}, dataset.device), blueprint.scored)
         super().__init__(miner, dataset, recipe, speed)
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         return make_search_step(self.network, self.optimizer, self.penalty, accelerate)
 
-    def begin(self, state: State, seed: int) -> None:
-        """Draw new scores from ``seed``, with fresh momentum."""
+    def begin(self, state: State, seed: int, penalty: float) -> None:
+        """Fill in w0 and λ, and draw new scores from ``seed``, with fresh momentum."""
+        self.penalty.fill_(penalty)
         self.network.network.load_state_dict(state)
         self.network.start(seed)
         set_momenta(self.optimizer)

@@ -1,0 +1,157 @@
+"""The paper's panels and tables, from made-up results with known answers."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.commands import finish_final
+from utils.errors import UserError
+from utils.method.methods import METHODS
+from utils.method.starts import STARTS
+from utils.results.comparisons import COMPARISONS
+from utils.results.paper import MeasuredComparison, collect_comparisons, figure_rows, level_row
+from utils.results.plan import make_plan, planned_run
+from utils.results.plots import choose_styles
+from utils.results.tables import Entry, Experiment, collect_results, dense_deviation, summary_rows, summary_table
+from utils.runs.records import Record, Records
+from utils.runs.run import FinalTraining, open_run_folder
+
+SETTINGS = {"dataset": "digits", "arch": "resnet20", "method": "aws", "seed": 1, "lr": 0.1, "alpha_range": [0.0, 1.0]}
+EXPERIMENT = Experiment("digits", "resnet20", "lrr", "signs", 11, "fp32")
+RAISED = {0.0: 10.0, 0.5: 30.0, 1.0: 20.0}  # the mean of the ends is 15
+
+
+def compared(errors=({},), name="lmc-signs", experiment=EXPERIMENT, reference=False, ratio=0.09):
+    summaries = tuple(
+        {
+            "barrier": max(trial.values()) - (trial[0.0] + trial[1.0]) / 2,
+            "epsilon": 1.0,
+            "positions": [{"alpha": alpha, "test_error": error} for alpha, error in trial.items()],
+        }
+        for trial in errors
+        if trial
+    )
+    return MeasuredComparison(experiment, COMPARISONS[name], ratio, reference, len(errors), summaries)
+
+
+def make_run(folder, finals, precision="fp32", **settings):
+    settings = SETTINGS | settings
+    open_run_folder(folder, settings, {})
+    for final, accuracy in finals.items():
+        finish_final(folder, settings["method"], final, accuracy, precision=precision)
+    return Record(folder)
+
+
+def test_a_curve_is_the_error_above_the_mean_of_the_ends():
+    rows = [compared([RAISED, {0.0: 8.0, 0.25: 9.0, 0.5: 12.0, 1.0: 8.0}])]
+    (panel,) = figure_rows([], rows)["digits resnet20"]
+    (curve,) = panel.curves
+    assert list(curve.xs) == [0.0, 0.5, 1.0]  # what both trials have
+    assert curve.values == [[-5.0, 0.0], [15.0, 4.0], [5.0, 0.0]]
+    assert rows[0].heights == [15.0, 4.0]
+    assert "above the ends' mean" in panel.y_label
+
+
+def test_a_reference_is_in_every_panel_and_has_none_of_its_own():
+    solution = replace(EXPERIMENT, start="subnetwork")
+    rows = [
+        compared([RAISED]),
+        compared([RAISED], "noise-and-initialization-signs"),
+        compared([RAISED], "noise-subnetwork", solution, reference=True),
+    ]
+    panels = figure_rows([], rows)["digits resnet20"]
+    assert [panel.title for panel in panels] == [rows[0].comparison.panel, rows[1].comparison.panel]
+    for panel in panels:
+        assert panel.curves[-1].label == "LRR solution"
+        assert [curve.style[0] for curve in panel.curves] == ["tab:orange", "tab:blue"]
+
+
+def test_barriers_of_several_levels_are_drawn_against_the_remaining_ratio():
+    rows = [
+        compared([RAISED, RAISED], experiment=replace(EXPERIMENT, level=level), ratio=0.8**level) for level in (5, 2)
+    ]
+    (panel,) = figure_rows([], rows)["digits resnet20"]
+    (curve,) = panel.curves
+    assert list(curve.xs) == [0.8**2, 0.8**5]
+    assert curve.values == [[15.0, 15.0]] * 2
+    assert panel.shrinking
+
+
+def test_the_colours_are_the_paper_s_and_each_means_one_thing():
+    lrr = {start: choose_styles([("lrr", start, "")]) for start in ("subnetwork", "signs", "mask", "signs-keep-norms")}
+    colors = [style[0] for styles in lrr.values() for style in styles.values()]
+    assert colors == ["tab:blue", "tab:orange", "tab:purple", "tab:red"]
+    both = choose_styles([("lrr", "signs-keep-norms", ""), ("aws", "signs", ""), ("aws", "subnetwork", "")])
+    assert both["aws", "signs", ""][0] == "tab:red"
+    assert both["aws", "subnetwork", ""][0] == "tab:green"
+    assert both["lrr", "signs-keep-norms", ""][0] not in ("tab:red", "tab:green")
+    sweep = choose_styles([("aws", "signs", f"alpha-range 0 {high}") for high in (0, 0.5, 1)])
+    assert len({color for color, _ in sweep.values()}) == 3
+    many = choose_styles([(method, start, "") for method in ("imp", "lrr", "aws") for start in STARTS])
+    assert {many[key][0] for key in many if key[0] == "aws"} == {METHODS["aws"].color}
+
+
+def test_precisions_are_never_averaged(tmp_path):
+    for seed, precision, accuracy in ((1, "fp32", 80.0), (2, "fp32", 82.0), (3, "bf16", 60.0), (4, "bf16", 70.0)):
+        final, dense = FinalTraining("signs", 11, 2, 2), FinalTraining("dense", None, seed, seed)
+        make_run(tmp_path / f"run{seed}", {final: accuracy, dense: accuracy}, precision, seed=seed)
+    records = Records().below(tmp_path)
+    rows = summary_rows(collect_results(records))
+    assert [(row["precision"], row["test accuracy %"], row["n"]) for row in rows] == [
+        *(("bf16", "65.00 ± 7.07", 2), ("fp32", "81.00 ± 1.41", 2)),
+        *(("bf16", "65.00 ± 7.07", 2), ("fp32", "81.00 ± 1.41", 2)),
+    ]
+    assert summary_table(collect_results(records)).endswith("\ntrained in bf16 and fp32")
+    assert "precision" not in summary_rows(collect_results(records[:2]))[0]
+    epsilon, source = dense_deviation(records, records[0].settings, "fp32")
+    assert (epsilon, source) == (pytest.approx(2**0.5), "deviation of 2 dense networks, fp32")
+    assert dense_deviation(records, records[0].settings, "tf32")[0] is None
+
+
+def test_a_sweep_has_a_row_for_each_value(tmp_path):
+    final, dense = FinalTraining("signs", 11, 2, 2), FinalTraining("dense", None, 1, 1)
+    runs = [
+        make_run(tmp_path / f"run{index}", {final: 80.0 + index, dense: 90.0}, seed=seed, alpha_range=[0.0, high])
+        for index, (seed, high) in enumerate(((1, 0.0), (2, 0.0), (1, 1.0)))
+    ]
+    with pytest.raises(UserError, match=r"--alpha-range \[0.0, 1.0\] \(there: \[0.0, 0.0\]\).*--by"):
+        collect_results(runs)
+    rows = summary_rows(collect_results(runs, by="alpha_range"))
+    assert [(row.get("setting"), row["test accuracy %"], row["n"]) for row in rows] == [
+        (None, "90.00", 1),  # α does not decide a dense network
+        ("alpha-range 0.0 0.0", "80.50 ± 0.71", 2),
+        ("alpha-range 0.0 1.0", "82.00", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "marks"),
+    [
+        *(("dense", "dense", "--"), ("aws", "subnetwork", "✓×"), ("lrr", "signs", "×✓"), ("aws", "signs", "✓✓")),
+        *(("imp", "rewound", "×✓"), ("wr", "rewound", "×✓"), ("imp", "subnetwork", "××")),
+    ],
+)
+def test_marks_of_the_paper_s_tables(method, start, marks):
+    row = level_row(Entry(Experiment("digits", "resnet20", method, start, 11), ()), False, [])
+    assert row["Use AWS subnetwork"] + row["Trained from θ_init"] == marks
+
+
+def test_the_solution_of_imp_begins_at_the_initialization(tmp_path):
+    first, second = COMPARISONS["lmc-signs"].trainings("imp", run_seed=1, level=11)
+    assert (first.start, second.start) == ("signs", "rewound")
+    assert second == COMPARISONS["noise-subnetwork"].trainings("imp", 1, 11)[0]
+    assert COMPARISONS["lmc-signs"].trainings("lrr", 1, 11)[1].start == "subnetwork"
+
+
+def test_trials_that_are_not_measured_are_counted(tmp_path):
+    """Two runs, one of which has its networks and their barrier."""
+    runs = [
+        planned_run(f"--dataset digits --arch resnet20 --method lrr --seed {seed} --runs-dir {tmp_path}".split())
+        for seed in (1, 2)
+    ]
+    plan = make_plan(runs, ["lmc-signs"], [15])
+    measured = plan.barriers[0]
+    make_run(measured.run.folder, {measured.first: 80.0, measured.second: 81.0}, "bf16", method="lrr")
+    summary = compared([RAISED]).summaries[0]
+    (row,) = collect_comparisons(plan, Records(), lambda barrier: summary if barrier is measured else None)
+    assert (row.shown, row.counted, row.experiment.precision) == ("15.00", "1 of 2", "bf16")
