@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import main
 from utils.files import write_json
 from utils.flags import parse_arguments
 from utils.runs.records import NETWORK_FILE, RESULT_FILE
+from utils.runs.run import FinalTraining
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PROJECT = Path(__file__).parent.parent
@@ -52,15 +54,18 @@ def with_this_python() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-def main_program(*flags) -> subprocess.CompletedProcess:
-    return command(sys.executable, PROJECT / "main.py", *flags)
-
-
 def finish(stage: Path, **result: object) -> None:
     """Make a finished stage of a made-up run: its result, and an empty file in the place of its network."""
     stage.mkdir(parents=True)
     write_json(stage / RESULT_FILE, result)
     (stage / NETWORK_FILE).write_bytes(b"")
+
+
+def finish_final(run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0) -> None:
+    """Make a finished final training of a made-up run of ResNet-20 on the digits."""
+    network = {"dataset": "digits", "arch": "resnet20", "method": method}
+    result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
+    finish(run / final.stage, kind="final", **network, **asdict(final), **result)
 
 
 @contextmanager
@@ -77,6 +82,11 @@ def files_limited_to(size: int) -> Iterator[None]:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of the lines of all tables."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
 
 
 def networks(run: Path) -> dict[str, dict]:
@@ -102,8 +112,10 @@ def assert_exactly_sparse(content: dict) -> None:
         assert not content["model"][name][~mask].any(), name
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess, *expected: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+def assert_refused(shown: tuple[int, str, str], *expected: str) -> None:
+    """By one line that has what is expected, of a program's exit status, output and errors."""
+    status, _, error = shown
+    assert status == 2, error
+    assert error.count("\n") == 1, error
     for text in expected:
-        assert text in result.stderr
+        assert text in error

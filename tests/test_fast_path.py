@@ -10,18 +10,19 @@ from data.batches import draw_epoch, training_batches
 from models import ARCHITECTURES, build_network
 from tests.commands import (
     CUDA,
+    PROJECT,
     TINY_JOB,
     assert_exactly_sparse,
     assert_same_networks,
-    main_program,
+    command,
     networks,
     run_in_process,
 )
 from tests.toy_training import (
     CPU,
     DATASET,
-    assert_equal_states,
     assert_masked,
+    assert_trains_as_the_readable_step,
     begin,
     make_trainer,
     readable_training,
@@ -39,14 +40,7 @@ pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def test_on_the_cpu_a_trainer_is_the_readable_step_to_the_last_bit():
-    """And so is its second stage: nothing of the first one is left, neither momentum nor masks nor ψ_init."""
-    trainer = make_trainer(Speed())
-    for seed in (1, 2):
-        begin(trainer, seed)
-        losses, expected = readable_training(seed)
-        assert train(trainer) == losses
-        assert_equal_states(trainer.network.state_dict(), expected)
-        assert_masked(trainer, seed)
+    assert_trains_as_the_readable_step(make_trainer(Speed()))
 
 
 def test_a_resumed_momentum_is_in_the_order_of_its_parameter():
@@ -143,9 +137,6 @@ def test_the_defaults_of_a_device(supports_bf16, precision, monkeypatch):
     assert choose_speed(CPU) == Speed("fp32", compile=False, cuda_graph=False)
     assert choose_speed(cuda) == Speed(precision, compile=True, cuda_graph=True)
     assert choose_speed(cuda, "fp32", False, False) == Speed("fp32", compile=False, cuda_graph=False)
-
-
-def test_what_a_cpu_does_not_support_is_refused():
     with pytest.raises(UserError, match="--cuda-graph needs a CUDA device, not cpu"):
         choose_speed(CPU, cuda_graph=True)
     with pytest.raises(UserError, match="--precision tf32 needs a CUDA device, not cpu: choose fp32"):
@@ -205,7 +196,7 @@ def test_deterministic_runs_are_equal_on_cuda(tmp_path):
     """In processes of their own: cuBLAS reads its setting once."""
     flags = (*TINY_JOB, "--method", "aws", "--device", "cuda", "--deterministic", "--runs-dir")
     for name in ("first", "second"):
-        assert main_program(*flags, tmp_path / name).returncode == 0
+        assert command("python", PROJECT / "main.py", *flags, tmp_path / name).returncode == 0
     run = "digits_resnet20_aws_seed1"
     assert_same_networks(tmp_path / "first" / run, tmp_path / "second" / run)
 

@@ -1,6 +1,3 @@
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,8 +15,6 @@ from utils.method.signed_mask import (
     masks_of,
     save_signed_mask,
 )
-
-README = Path(__file__).parent.parent / "README.md"
 
 STATE = {"conv": torch.tensor([[1.0, -2.0], [-3.0, 0.0]]), "bias": torch.tensor([-0.5, 0.5]), "norm": torch.ones(2)}
 MASKS = {"conv": torch.tensor([[False, True], [True, True]])}
@@ -68,20 +63,6 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     first = path.read_bytes()
     save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
     assert path.read_bytes() == first
-
-
-def test_the_readme_s_loader_needs_only_numpy(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
-    code = re.search(r"```python\n(import numpy as np\n.*?)```", README.read_text(), re.DOTALL).group(1)
-    assert re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE) == ["numpy"]
-    namespace = {}
-    exec(code, namespace)
-    loaded = namespace["read_signed_mask"](path)
-    assert list(loaded) == ["conv", "bias"]
-    for name, signs in loaded.items():
-        assert signs.dtype == np.int8
-        assert np.array_equal(signs, SIGNED_MASK[name].numpy())
 
 
 def test_a_file_takes_about_its_information(tmp_path):

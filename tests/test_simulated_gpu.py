@@ -29,15 +29,14 @@ from models import build_network
 from tests.toy_training import (
     DATASET,
     assert_equal_states,
-    assert_masked,
-    begin,
+    assert_positions_as_readable,
+    assert_trains_as_the_readable_step,
     make_search,
     make_trainer,
-    readable_training,
     search,
     train,
 )
-from tests.toys import EVERY_ARCH, TOY_NETWORKS, toy_dataset
+from tests.toys import EVERY_ARCH, TOY_NETWORKS
 from utils.barriers.meter import PositionMeter
 from utils.method.network import Blueprint
 from utils.method.step import TrainingError
@@ -125,23 +124,10 @@ def replayed_graphs(monkeypatch):
     return graphs
 
 
-@pytest.fixture
-def small_evaluations(monkeypatch):
-    """Whole evaluation batches, which are captured, of the few images here."""
-    for module in ("data.batches", "utils.training.trainer", "utils.barriers.meter"):
-        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 8)
-
-
 def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
-    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, and the smaller last batch
-    is trained too. The second stage is put where the first one was: fresh momentum, its own masks and ψ_init."""
-    trainer = make_trainer(GRAPH)
-    for seed in (1, 2):
-        begin(trainer, seed)
-        losses, expected = readable_training(seed)
-        assert train(trainer) == losses
-        assert_equal_states(trainer.network.state_dict(), expected)
-        assert_masked(trainer, seed)
+    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch is
+    trained too, and the second stage is put where the first one was."""
+    assert_trains_as_the_readable_step(make_trainer(GRAPH))
     assert len(replayed_graphs) == 1
 
 
@@ -184,19 +170,7 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     ],
 )
 def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
-    """Nothing of one position is left in the next: two networks are measured in turn, twice. Two graphs serve all."""
-    torch.manual_seed(0)
-    ours, theirs, *others = (build() for _ in range(4))
-    states, dataset = [network.state_dict() for network in others], toy_dataset(count=20, size=size)
-    meters = [PositionMeter(ours, dataset, 8, speed=GRAPH), PositionMeter(theirs, dataset, 8)]
-    measured, expected = ([meter.measure(state) for state in (*states, *states)] for meter in meters)
-    for pair in zip(measured, expected, strict=True):
-        for evaluation, reference in zip(*pair, strict=True):
-            assert evaluation.accuracy == reference.accuracy
-            assert evaluation.loss == pytest.approx(reference.loss, rel=1e-4)
-    assert measured[:2] == measured[2:] != measured[::2]
-    for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+    assert_positions_as_readable(build, GRAPH, size)
     assert len(replayed_graphs) == 2
 
 

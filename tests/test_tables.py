@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.commands import finish
+from tests.commands import cells_of, finish_final
 from utils.errors import UserError
 from utils.files import write_json
 from utils.results.tables import collect_results, dense_deviation, paired_rows, summary_rows, summary_table
 from utils.runs.records import Record, Records
-from utils.runs.run import open_run_folder
+from utils.runs.run import FinalTraining, open_run_folder
 
 
 def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=None):
@@ -15,25 +15,13 @@ def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=N
     settings = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": seed, "lr": lr}
     open_run_folder(folder, settings, {})
     for start, accuracy in accuracies.items():
-        finish(
-            folder / "final" / f"level_11_{start}_seed{order_seed or init_seed}",
-            **{"dataset": "digits", "arch": "resnet20", "method": method, "kind": "final", "start": start},
-            level=None if start == "dense" else 11,
-            init_seed=init_seed,
-            order_seed=order_seed or init_seed,
-            remaining_ratio=1.0 if start == "dense" else 0.0859,
-            test_accuracy=accuracy,
-            test_error=100 - accuracy,
-        )
+        level, ratio = (None, 1.0) if start == "dense" else (11, 0.0859)
+        finish_final(folder, method, FinalTraining(start, level, init_seed, order_seed or init_seed), accuracy, ratio)
     return folder
 
 
 def rows_of(*runs):
     return summary_rows(collect_results([Record(run) for run in runs]))
-
-
-def cells_of(table):
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
 def test_mean_and_deviation_by_hand(tmp_path):
