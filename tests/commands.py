@@ -56,7 +56,7 @@ def with_this_python() -> str:
 
 def finish(stage: Path, **result: object) -> None:
     """Make a finished stage of a made-up run: its result, and an empty file in the place of its network."""
-    stage.mkdir(parents=True)
+    stage.mkdir(parents=True, exist_ok=True)
     write_json(stage / RESULT_FILE, result)
     (stage / NETWORK_FILE).write_bytes(b"")
 

@@ -1,6 +1,5 @@
 """The benchmark's arms do the work that they are said to do; how fast, no test can tell."""
 
-import csv
 from functools import partial
 
 import pytest
@@ -11,8 +10,9 @@ from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from models import ARCHITECTURES, Architecture
+from tests.commands import assert_refused, read_csv
+from utils.benchmark import __main__ as benchmark
 from utils.benchmark import arms, sharing
-from utils.benchmark.__main__ import main
 from utils.benchmark.measure import Arm, measure_arms
 from utils.benchmark.plain import PilImages, PlainTraining
 from utils.benchmark.workload import Workload, random_dataset
@@ -33,29 +33,32 @@ def toy(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "toy", Architecture(toy_network, classifier="4"))
 
 
-def run_benchmark(tmp_path, *flags):
-    """The exit status, and the rows of the CSV file."""
-    file = tmp_path / "b.csv"
-    small = "toy --images 256 --workers 0 --device cpu --rounds 2 --out".split()
-    status = main([*small, str(file), *flags])
-    return status, list(csv.DictReader(file.read_text().splitlines()))
+@pytest.fixture
+def run_benchmark(run_program, tmp_path):
+    """The program on the toy: exit status, the rows of the CSV file, and what is shown."""
+
+    def run(*flags):
+        small = "toy --images 256 --workers 0 --device cpu --rounds 2 --out".split()
+        status, *shown = run_program(benchmark, *small, tmp_path / "b.csv", *flags)
+        return status, read_csv(tmp_path / "b.csv"), "".join(shown)
+
+    return run
 
 
-def test_every_arm_of_a_cpu_is_measured(tmp_path, monkeypatch, capsys):
+def test_every_arm_of_a_cpu_is_measured(run_benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    status, rows = run_benchmark(tmp_path)
+    status, rows, shown = run_benchmark()
     assert (status, [row["arm"] for row in rows]) == (0, ["plain", "data in memory", "layout", "compile"])
     assert rows[0]["times plain"] == "1.00"
     assert all(row["n"] == "2" and float(row["epoch s"]) > 0 for row in rows)
-    shown = capsys.readouterr().out
     for row in rows:
         images_a_second = float(row["images a second"].replace(",", ""))
         assert images_a_second == pytest.approx(128_000 / float(row["ms a step"]), rel=0.01)
         assert row["range"] in shown
 
 
-def test_positions_are_measured_against_their_bare_passes(tmp_path):
-    status, rows = run_benchmark(tmp_path, "--positions", "--arms", "readable")
+def test_positions_are_measured_against_their_bare_passes(run_benchmark):
+    status, rows, _ = run_benchmark("--positions", "--arms", "readable")
     assert (status, [row["arm"] for row in rows]) == (0, ["bare passes", "readable"])
     assert rows[0]["times its bare passes"] == "1.00"
     assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
@@ -84,7 +87,7 @@ def test_nothing_is_compiled_in_a_timed_round(no_code_generated):
     assert compilations == {"fast": [1, 0, 1, 0, 0, 0, 0], "deterministic": [1, 0, 0, 0, 0, 0, 0]}
 
 
-def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+def test_an_arm_that_fails_stops_no_other(run_benchmark, monkeypatch):
     """Its reason is in the table and in the CSV file, and the exit status tells of it."""
     ours = arms.OurTraining
 
@@ -94,16 +97,15 @@ def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
         raise TrainingError("torch.compile failed")
 
     monkeypatch.setattr(arms, "OurTraining", fail)
-    status, rows = run_benchmark(tmp_path, "--arms", "layout", "compile")
+    status, rows, shown = run_benchmark("--arms", "layout", "compile")
     assert (status, [row["arm"] for row in rows]) == (2, ["plain", "layout", "compile"])
     assert float(rows[1]["times plain"]) > 0
     assert rows[2]["failed"] == "torch.compile failed"
-    shown = capsys.readouterr()
-    assert "1 of 3 measurements failed" in shown.err
-    assert "torch.compile failed" in shown.out
+    assert "1 of 3 measurements failed" in shown
+    assert "torch.compile failed" in shown
 
     monkeypatch.setattr(arms, "PlainTraining", fail)  # then there is nothing to compare with
-    status, rows = run_benchmark(tmp_path, "--arms", "layout")
+    status, rows, _ = run_benchmark("--arms", "layout")
     assert (status, [row["arm"] for row in rows]) == (2, ["plain"])
 
 
@@ -112,7 +114,7 @@ def test_only_the_last_arm_of_cuda_is_deterministic():
     assert last.deterministic and not any(arm.deterministic for arm in others)
 
 
-def test_processes_that_share_a_device(tmp_path, monkeypatch):
+def test_processes_that_share_a_device(run_benchmark, monkeypatch):
     """Here one at a time, in this process; the second one fails."""
 
     def run_here(work, arguments, count):
@@ -120,9 +122,8 @@ def test_processes_that_share_a_device(tmp_path, monkeypatch):
             raise ProcessRaisedException("Traceback ..\nOutOfMemoryError: no memory", 0, 0)
         work(0, *arguments)
 
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the number of threads would be changed
     monkeypatch.setattr(sharing, "spawn", run_here)
-    status, (one, two) = run_benchmark(tmp_path, "--share", "1", "2", "--seconds", "0.1")
+    status, (one, two), _ = run_benchmark("--share", "1", "2", "--seconds", "0.1")
     assert (status, one["arm"], one["times 1"]) == (2, "1 at once", "1.00")
     assert one["images a second, all"] > "0"
     assert "OutOfMemoryError: no memory" in two["failed"]
@@ -147,16 +148,13 @@ def test_a_plain_batch_is_what_torchvision_makes_of_it():
     assert "RandomResizedCrop" in repr(images.transform)
 
 
-def test_bad_input_is_one_line(capsys):
-    for flags, expected in (
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
         ("alexnet", "alexnet"),
         ("--images 10", "--images: 10 should be at least 128"),
         ("toy --images 128 --device cpu --arms graph", "cpu has no arm graph: choose from plain"),
-    ):
-        try:
-            status = main(flags.split())
-        except SystemExit as error:
-            status = error.code
-        message = capsys.readouterr().err
-        assert (status, message.count("\n")) == (2, 1)
-        assert expected in message
+    ],
+)
+def test_bad_input_is_one_line(flags, expected, run_program):
+    assert_refused(run_program(benchmark, *flags.split()), expected)

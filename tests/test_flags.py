@@ -12,7 +12,6 @@ from utils.flags import (
     flags_of_settings,
     parse_arguments,
     planned_finals,
-    rewound_to,
     run_settings,
     stage_epochs,
 )
@@ -31,22 +30,6 @@ def test_the_defaults_are_the_paper_s_for_cifar100():
     assert (args.pruning_schedule, args.alpha_range) == ("constant", [0, 1])
     assert (args.final_epochs, args.decays_at) == (100, [0.5, 0.75])
     assert (args.lr, args.momentum, args.weight_decay, args.batch_size) == (0.1, 0.9, 5e-4, 128)
-
-
-@pytest.mark.parametrize(
-    ("line", "epoch"),
-    [
-        ("--method lrr", None),  # weights are kept
-        ("--method aws", None),
-        ("--method gm", None),
-        ("--method imp", 0),  # the initialization
-        ("--method wr", 10),  # the warm-up's last epoch
-        ("--method wr --rewind-epoch 3", 3),
-        ("--method wr --rewind-epoch 0", 0),
-    ],
-)
-def test_where_a_method_rewinds_weights_to(line, epoch):
-    assert rewound_to(parse(line)) == epoch
 
 
 # flags: every stage with its epochs, and the line that says what will be done

@@ -366,7 +366,7 @@ BAD_FLAGS = [
     (["--method", "lrr", "--start", "rewound"], ["--start rewound goes with --method imp or wr"]),
     (["--method", "lrr", "--rewind-epoch", "1"], ["--rewind-epoch", "only weight rewinding"]),
     (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),
-    (["--method", "gm"], ["Gem-Miner freezes weights every 5 epochs and 2 are too few", "--level-epochs 6"]),
+    ("--method gm --level-epochs 5".split(), ["Gem-Miner", "every 5 epochs and 5 are too few", "--level-epochs 6"]),
     (["--method", "gm", "--final-levels", "0"], ["--final-levels counts from 1"]),
     (["--final-epochs", "x"], ["--final-epochs", "x"]),
     (["--signed-mask", "nowhere.npz"], ["nowhere.npz", "No such file", "check the path"]),

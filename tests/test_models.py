@@ -82,10 +82,3 @@ def test_efficientnet_strides_and_rates():
     assert strides == [1, 1, 2, 2, 2, 1, 2, 1, 1]  # the stem, the seven stages, the last convolution
     assert network.classifier[0].p == 0.2
     assert max(module.p for module in network.modules() if hasattr(module, "mode")) == pytest.approx(0.2, abs=0.02)
-
-
-def test_depthwise_convolutions_stay_depthwise():
-    """Turned dense, MobileNetV2 would have 42.7 M weights."""
-    depthwise = [m for m in build_network("mobilenetv2", 10).modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-    assert len(depthwise) == 17
-    assert all(module.weight.shape[1] == 1 for module in depthwise)

@@ -68,17 +68,23 @@ def test_levels_that_prune_nothing_are_refused():
         planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
 
 
-def test_prunable_weights_are_named_explicitly():
-    network = ToyNetwork()
-    # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
-    assert prunable_names(network, "fc") == ["conv.weight", "hidden.weight"]
+@pytest.mark.parametrize(
+    ("network", "classifier", "expected"),
+    [
+        # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
+        (ToyNetwork(), "fc", ["conv.weight", "hidden.weight"]),
+        (
+            nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "fc": nn.Linear(4, 2)}), "fc",
+            ["attention.in_proj_weight", "attention.out_proj.weight"],
+        ),
+        (nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)), "2", ["1.weight"]),
+    ],
+    ids=["toy", "attention", "left dense by name"],
+)  # fmt: skip
+def test_prunable_weights_are_named_explicitly(network, classifier, expected):
+    assert prunable_names(network, classifier, unpruned=("0.weight",)) == expected
     with pytest.raises(UserError, match="no module 'head'"):
         prunable_names(network, "head")
-
-
-def test_attention_is_pruned():
-    network = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "fc": nn.Linear(4, 2)})
-    assert prunable_names(network, "fc") == ["attention.in_proj_weight", "attention.out_proj.weight"]
 
 
 @pytest.mark.parametrize("layer", [nn.Embedding(3, 4), nn.Bilinear(2, 2, 2), nn.PReLU(), nn.LSTM(2, 2)])
@@ -86,11 +92,6 @@ def test_an_unknown_kind_of_weight_is_an_error(layer):
     network = nn.Sequential(layer, nn.Linear(4, 2))
     with pytest.raises(UserError, match=type(layer).__name__):
         prunable_names(network, "1")
-
-
-def test_a_parameter_can_be_left_dense_by_name():
-    network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-    assert prunable_names(network, "2", unpruned=("0.weight",)) == ["1.weight"]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

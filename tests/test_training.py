@@ -82,20 +82,6 @@ def test_alpha_scales_what_the_normalization_learns():
     torch.testing.assert_close(gradients[1], 0.5 * gradients[0])
 
 
-def test_alpha_leaves_nothing_behind():
-    """After AWS steps the network evaluates as any network with its state dict does."""
-    torch.manual_seed(0)
-    network, dataset = ToyNetwork(), toy_dataset()
-    step = toy_step(network, initial_normalization(network))
-    for images, labels in toy_batches(epochs=3):
-        step(images, labels, torch.tensor(0.1))
-    fresh = ToyNetwork()
-    fresh.load_state_dict(network.state_dict())
-    batches = list(evaluation_batches(dataset, dataset.test))
-    assert evaluate(network, batches) == evaluate(fresh, batches)
-    assert network.state_dict().keys() == ToyNetwork().state_dict().keys()
-
-
 def test_training_learns_and_averages_over_images():
     torch.manual_seed(0)
     network, dataset, seen = ToyNetwork(), toy_dataset(count=21), []
