@@ -7,14 +7,7 @@ import pytest
 
 import main
 from tests.commands import TINY_JOB
-from utils.flags import (
-    describe_work,
-    flags_of_settings,
-    parse_arguments,
-    planned_finals,
-    run_settings,
-    stage_epochs,
-)
+from utils.flags import describe_work, flags_of_settings, parse_arguments, planned_finals, run_settings, stage_epochs
 from utils.method.methods import METHODS
 
 

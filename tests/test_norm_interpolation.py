@@ -4,13 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from utils.method.norm_interpolation import (
-    draw_alphas,
-    initial_normalization,
-    interpolate_normalization,
-    normalization_names,
-    normalization_parameters,
-)
+from utils.method import norm_interpolation as aws
+from utils.method.norm_interpolation import initial_normalization, interpolate_normalization
 
 # Every normalization layer of torch that has parameters, with an input that it takes.
 LAYERS = [
@@ -42,7 +37,7 @@ def test_every_normalization_layer_is_interpolated(layer, shape):
     """The layer's own forward, with its eps and everything else, under other parameters: nothing is rewritten."""
     network = nn.Sequential(nn.Identity(), layer)
     expected = {f"1.{name}" for name, _ in layer.named_parameters()}
-    assert set(normalization_names(network)) == expected
+    assert set(aws.normalization_names(network)) == expected
     if shape is None:
         return  # needs several processes to run
     torch.manual_seed(0)
@@ -52,7 +47,7 @@ def test_every_normalization_layer_is_interpolated(layer, shape):
             parameter.copy_(torch.randn_like(parameter))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     alpha, inputs = torch.tensor(0.3), torch.randn(shape)
-    interpolated = interpolate_normalization(normalization_parameters(network), initial, alpha)
+    interpolated = interpolate_normalization(aws.normalization_parameters(network), initial, alpha)
     out = functional_call(network, interpolated, (inputs,), tie_weights=False)
     after = dict(network.named_parameters())
     assert all(torch.equal(after[name], before[name]) for name in after)  # nothing is left in the network
@@ -85,10 +80,10 @@ def test_the_initial_values_are_the_layers_own():
 
 
 def test_alphas_are_uniform_in_their_range():
-    alphas = draw_alphas(10_000, (0.5, 1.0), seed=0)
+    alphas = aws.draw_alphas(10_000, (0.5, 1.0), seed=0)
     assert alphas.shape == (10_000,)
     assert 0.5 <= alphas.min() < 0.51
     assert 0.99 < alphas.max() < 1.0
     assert alphas.mean().item() == pytest.approx(0.75, abs=0.01)
-    assert torch.equal(alphas, draw_alphas(10_000, (0.5, 1.0), seed=0))
-    assert not torch.equal(alphas, draw_alphas(10_000, (0.5, 1.0), seed=1))
+    assert torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=0))
+    assert not torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=1))

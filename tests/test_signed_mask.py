@@ -4,17 +4,10 @@ import torch
 
 from utils.errors import UserError
 from utils.files import FileError
+from utils.method import signed_mask as method
 from utils.method.network import Blueprint
 from utils.method.pruning import prune_by_magnitude
-from utils.method.signed_mask import (
-    check_signed_mask,
-    count_sign_flips,
-    extract_signed_mask,
-    impose_signed_mask,
-    load_signed_mask,
-    masks_of,
-    save_signed_mask,
-)
+from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 
 STATE = {"conv": torch.tensor([[1.0, -2.0], [-3.0, 0.0]]), "bias": torch.tensor([-0.5, 0.5]), "norm": torch.ones(2)}
 MASKS = {"conv": torch.tensor([[False, True], [True, True]])}
@@ -34,16 +27,13 @@ def assert_same(ours, expected):
 def test_extracting_by_hand():
     """A surviving weight of exactly 0 survives: mask and sign are separate facts."""
     assert_same(extract_signed_mask(STATE, MASKS, ["conv", "bias"]), SIGNED_MASK)
-    assert torch.equal(masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
+    assert torch.equal(method.masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
 
 
 def test_imposing_by_hand():
-    initial = {
-        "conv": torch.tensor([[-7.0, 8.0], [-9.0, -4.0]]),
-        "bias": torch.tensor([2.0, -3.0]),
-        "norm": torch.ones(2),
-    }
-    imposed = impose_signed_mask(initial, SIGNED_MASK)
+    conv = torch.tensor([[-7.0, 8.0], [-9.0, -4.0]])
+    initial = {"conv": conv, "bias": torch.tensor([2.0, -3.0]), "norm": torch.ones(2)}
+    imposed = method.impose_signed_mask(initial, SIGNED_MASK)
     assert imposed["conv"].tolist() == [[0.0, -8.0], [-9.0, 4.0]]
     assert imposed["bias"].tolist() == [-2.0, 3.0]
     assert imposed["norm"].tolist() == [1.0, 1.0]
@@ -51,16 +41,20 @@ def test_imposing_by_hand():
 
 def test_counting_sign_flips():
     reference = {"conv": torch.tensor([[-1.0, 2.0], [-3.0, 0.0]])}
-    assert count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
+    assert method.count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
 
 
-def test_a_file_gives_back_what_was_saved(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
-    file = load_signed_mask(path)
+@pytest.fixture
+def path(tmp_path):
+    """A file of SIGNED_MASK."""
+    save_signed_mask(tmp_path / "signed_mask.npz", SIGNED_MASK, arch="toy", dataset="digits")
+    return tmp_path / "signed_mask.npz"
+
+
+def test_a_file_gives_back_what_was_saved(path):
+    file, first = load_signed_mask(path), path.read_bytes()
     assert_same(file.signed_mask, SIGNED_MASK)
     assert (file.arch, file.dataset) == ("toy", "digits")
-    first = path.read_bytes()
     save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
     assert path.read_bytes() == first
 
@@ -80,28 +74,21 @@ def test_a_file_takes_about_its_information(tmp_path):
     assert_same(load_signed_mask(path).signed_mask, signed_mask)
 
 
-def test_damaged_files_are_named(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+def test_damaged_files_and_arrays_of_objects_are_refused(path):
     whole = path.read_bytes()
-    for damaged in (b"", b"nonsense", whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:]):
+    np.savez(path, format=np.array([{"a": 1}], dtype=object))
+    pickled = path.read_bytes()
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    single = path.read_bytes()
+    for damaged in (b"", b"nonsense", whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:], pickled, single):
         path.write_bytes(damaged)
         with pytest.raises(FileError, match=r"signed_mask\.npz is damaged or no signed-mask file"):
             load_signed_mask(path)
 
 
-def test_an_array_of_objects_is_not_unpickled(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    np.savez(path, format=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(FileError):
-        load_signed_mask(path)
-    np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(FileError):
-        load_signed_mask(tmp_path / "single.npy")
-
-
 def test_the_mask_of_another_network_is_refused_by_tensor():
     shapes = {"conv": (2, 2), "bias": (3,), "fc": (4, 2)}
     with pytest.raises(UserError, match=r"bias is \(2,\) in the file and \(3,\) in the network; fc is absent"):
-        check_signed_mask(SIGNED_MASK, shapes, "some file")
-    check_signed_mask(SIGNED_MASK, {"conv": (2, 2), "bias": (2,)}, "some file")
+        method.check_signed_mask(SIGNED_MASK, shapes, "some file")
+    method.check_signed_mask(SIGNED_MASK, {"conv": (2, 2), "bias": (2,)}, "some file")

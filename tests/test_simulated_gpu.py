@@ -168,9 +168,12 @@ def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replay
     assert len(replayed_graphs) == 2
 
 
-def test_a_capture_that_fails_or_does_nothing_says_what_to_do(replayed_graphs, monkeypatch):
+def test_a_failing_capture_says_what_to_do(replayed_graphs):
     with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
         Graphed(lambda images: images.sum().item(), batch_size=2)(torch.ones(2, 2))  # which a capture does not allow
+
+
+def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
     with pytest.raises(TrainingError, match=r"does not give what its step gives: do without \(--no-cuda-graph"):
         train(make_trainer(GRAPH))
