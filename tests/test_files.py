@@ -1,4 +1,5 @@
 import os
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,7 +25,15 @@ def test_a_network_file_says_what_it_is(network_file):
     assert blueprint == BLUEPRINT
     assert content["result"] == {"test_error": 5.0}
     plain = torch.load(network_file, weights_only=True)["model"]
-    blueprint.build(plain, content["masks"], torch.device("cpu")).load_state_dict(plain, strict=True)
+    network = blueprint.build(plain, content["masks"], torch.device("cpu"))
+    network.load_state_dict(plain, strict=True)
+    # What is saved of it is contiguous, and a copy.
+    weight, state = network.get_parameter("blocks.0.conv1.weight"), plain_state(network)
+    assert not weight.is_contiguous()  # channels-last
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    with torch.no_grad():
+        weight.zero_()
+    assert state["blocks.0.conv1.weight"].any()
 
 
 @pytest.mark.parametrize(
@@ -63,37 +72,15 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_full_disk_leaves_the_old_file(network_file):
+def test_an_interrupted_write_and_a_full_disk_leave_the_old_file(network_file, monkeypatch):
     before = network_file.read_bytes()
     with files_limited_to(10_000), pytest.raises(OSError, match="File too large"):
         save(network_file, {"model": torch.zeros(100_000)})
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write(network_file, b"new")
     assert network_file.read_bytes() == before
     assert os.listdir(network_file.parent) == ["network.pt"]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write(path, b"old")
-
-    def interrupted(descriptor):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_saved_states_are_contiguous_copies():
-    network = BLUEPRINT.build(BLUEPRINT.initialize(0), BLUEPRINT.dense_masks(), torch.device("cpu"))
-    weight = network.get_parameter("blocks.0.conv1.weight")
-    assert not weight.is_contiguous()  # channels-last
-    state = plain_state(network)
-    assert all(tensor.is_contiguous() for tensor in state.values())
-    with torch.no_grad():
-        weight.zero_()
-    assert state["blocks.0.conv1.weight"].any()
 
 
 def test_json_gives_back_what_was_written(tmp_path):

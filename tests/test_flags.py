@@ -9,6 +9,7 @@ import main
 from tests.commands import TINY_JOB
 from utils.flags import describe_work, flags_of_settings, parse_arguments, planned_finals, run_settings, stage_epochs
 from utils.method.methods import METHODS
+from utils.seeding import derive_seed
 
 
 def parse(line):
@@ -73,6 +74,13 @@ def test_final_trainings_know_their_seeds():
     assert [(final.start, final.init_seed, final.order_seed) for final in finals] == [
         ("subnetwork", 5, 6), ("subnetwork", 5, 7), ("signs", 9, 6), ("signs", 9, 7),
     ]  # fmt: skip
+
+
+def test_seeds_are_fixed_numbers():
+    """A change of this number changes every result ever made."""
+    assert derive_seed(1, "level_03", 7, "alpha") == 1176506211663841885
+    assert derive_seed(1, "level_03", 7, "alpha") != derive_seed(1, "level_03", 8, "alpha")
+    assert derive_seed(1, "final") != derive_seed(2, "final")
 
 
 DECIDES = [

@@ -24,6 +24,11 @@ LAYERS = [
 
 
 def test_interpolation_by_hand():
+    norm = nn.BatchNorm1d(2)
+    nn.init.constant_(norm.weight, 0.7)
+    initial = initial_normalization(nn.Sequential(norm))
+    nn.init.constant_(norm.weight, 3.0)
+    assert initial["0.weight"].tolist() == pytest.approx([0.7, 0.7])
     current, initial = {"w": torch.tensor([3.0, 5.0])}, {"w": torch.tensor([1.0, 1.0])}
     interpolated = interpolate_normalization(current, initial, torch.tensor(0.25))  # 0.25·ψ + 0.75·ψ_init
     assert interpolated["w"].tolist() == [1.5, 2.0]
@@ -69,14 +74,6 @@ def test_the_gradient_reaches_the_parameters_through_the_interpolation():
     F.layer_norm(inputs, (3,), free["weight"], free["bias"], norm.eps).square().sum().backward()
     torch.testing.assert_close(norm.weight.grad, 0.4 * free["weight"].grad)
     torch.testing.assert_close(norm.bias.grad, 0.4 * free["bias"].grad)
-
-
-def test_the_initial_values_are_the_layers_own():
-    norm = nn.BatchNorm1d(2)
-    nn.init.constant_(norm.weight, 0.7)
-    initial = initial_normalization(nn.Sequential(norm))
-    nn.init.constant_(norm.weight, 3.0)
-    assert initial["0.weight"].tolist() == pytest.approx([0.7, 0.7])
 
 
 def test_alphas_are_uniform_in_their_range():

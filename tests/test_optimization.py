@@ -23,14 +23,11 @@ def test_the_rate_decays_at_half_and_three_quarters(expected):
     assert constant_rates(1.0, len(expected)) == [1.0] * len(expected)
 
 
-def test_gem_miner_decays_at_80_and_120_of_150():
-    assert decayed_rates(0.01, 150, (0.5333, 0.8)) == pytest.approx([0.01] * 80 + [0.001] * 40 + [0.0001] * 30)
-
-
-def test_a_cosine_falls_from_the_whole_rate_through_half_of_it():
+def test_gem_miner_s_rates():
     """cos 60° is 1/2: three quarters of the rate after a third of the epochs, a quarter after two thirds."""
     assert cosine_rates(0.1, 2) == pytest.approx([0.1, 0.05])
     assert cosine_rates(0.4, 3) == pytest.approx([0.4, 0.3, 0.1])
+    assert decayed_rates(0.01, 150, (0.5333, 0.8)) == pytest.approx([0.01] * 80 + [0.001] * 40 + [0.0001] * 30)
 
 
 def test_weight_decay_applies_to_every_parameter_that_needs_a_gradient():

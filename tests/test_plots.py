@@ -49,10 +49,7 @@ def test_many_curves_are_a_panel_for_each_start():
     assert [(panel.title, len(panel.curves)) for panel in many] == [
         ("test accuracy, subnetwork", 4), ("test accuracy, signs", 4), ("test accuracy, mask", 4),
     ]  # fmt: skip
-
-
-def test_the_level_line_is_the_dense_networks_alone():
-    """A network from a signed mask's file has no level either."""
+    # The level line is that of dense networks alone: a network from a signed mask's file has no level either.
     dense, file = entries(["lrr"], ["dense"], [None], 90.0), entries(["signed_mask"], ["signs"], [None], 60.0)
     (panel,) = accuracy_panels([*dense, *file, *entries(["aws"], ["signs"], [5, 10])])
     assert panel.reference == ("dense A(θ_init)", [90.0])

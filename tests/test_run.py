@@ -31,6 +31,8 @@ def test_the_same_settings_are_let_in_again(tmp_path, monkeypatch):
         open_run_folder(run, SETTINGS, about)
     assert json.loads((run / "config.json").read_text())["about"] == {"commit": "a"}
     assert (run / "command.txt").read_text() == "python main.py\npython main.py --name 'a run'\n"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert project_commit() == "unknown"  # git is not needed
 
 
 def test_a_folder_of_an_earlier_version_goes_on_working(tmp_path):
@@ -39,11 +41,6 @@ def test_a_folder_of_an_earlier_version_goes_on_working(tmp_path):
     open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
     with pytest.raises(UserError, match=r"--pruning-schedule dense \(there: constant\)"):
         open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "dense"}, {})
-
-
-def test_git_is_not_needed(monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert project_commit() == "unknown"
 
 
 def test_results_are_one_row_a_finished_network(tmp_path):

@@ -24,22 +24,15 @@ def assert_same(ours, expected):
         assert torch.equal(ours[name], expected[name])
 
 
-def test_extracting_by_hand():
+def test_extracting_imposing_and_counting_flips_by_hand():
     """A surviving weight of exactly 0 survives: mask and sign are separate facts."""
     assert_same(extract_signed_mask(STATE, MASKS, ["conv", "bias"]), SIGNED_MASK)
     assert torch.equal(method.masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
-
-
-def test_imposing_by_hand():
     conv = torch.tensor([[-7.0, 8.0], [-9.0, -4.0]])
-    initial = {"conv": conv, "bias": torch.tensor([2.0, -3.0]), "norm": torch.ones(2)}
-    imposed = method.impose_signed_mask(initial, SIGNED_MASK)
+    imposed = method.impose_signed_mask(STATE | {"conv": conv, "bias": torch.tensor([2.0, -3.0])}, SIGNED_MASK)
     assert imposed["conv"].tolist() == [[0.0, -8.0], [-9.0, 4.0]]
     assert imposed["bias"].tolist() == [-2.0, 3.0]
     assert imposed["norm"].tolist() == [1.0, 1.0]
-
-
-def test_counting_sign_flips():
     reference = {"conv": torch.tensor([[-1.0, 2.0], [-3.0, 0.0]])}
     assert method.count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
 

@@ -134,14 +134,9 @@ def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations)
         assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
         assert trainer.evaluate() == evaluate(trainer.network, batches)
     assert len(replayed_graphs) == 2  # the step's, and this one
-
-
-def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):
-    trainer = make_trainer(GRAPH)
-    train(trainer, epochs=1)
+    # A resumed momentum goes where the captured one is.
     buffers = momenta(trainer.optimizer)
-    saved = [buffer.clone() for buffer in buffers]
-    train(trainer, epochs=1)
+    saved = [torch.randn_like(buffer) for buffer in buffers]
     set_momenta(trainer.optimizer, saved)
     assert all(now is buffer for now, buffer in zip(momenta(trainer.optimizer), buffers, strict=True))
     assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))

@@ -63,12 +63,6 @@ def test_epsilon_is_the_deviation_of_dense_networks_trained_alike(tmp_path):
     assert dense_deviation(records, settings | {"lr": 0.2}) == (None, "no dense networks")
 
 
-def test_runs_with_other_settings_are_not_averaged(tmp_path):
-    runs = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
-    with pytest.raises(UserError, match=r"cannot be averaged \(aws\), they differ in lr 0.1 and 0.2"):
-        rows_of(*runs)
-
-
 def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
     """80 and 84 are one run's two orders of one initialization, 86 another run: 84 ± 2.83 over two runs."""
     first = make_run(tmp_path / "aws1", "aws", 1, {"signs": 80.0})
@@ -98,10 +92,12 @@ def test_paired_differences_by_hand(tmp_path):
         paired_rows(Records().below(tmp_path / "a"), [])
 
 
-def test_a_dense_network_counts_once_and_only_with_its_like(tmp_path):
+def test_a_dense_network_counts_once_and_other_settings_are_not_averaged(tmp_path):
     runs = [make_run(tmp_path / name, method, 1, {"dense": 90.0}) for name, method in (("a", "dense"), ("b", "lrr"))]
     (row,) = rows_of(*runs)
     assert (row["test accuracy %"], row["n"]) == ("90.00", 1)
-    runs.append(make_run(tmp_path / "c", "aws", 1, {"dense": 80.0}, lr=0.2))
-    with pytest.raises(UserError, match=r"cannot be averaged \(dense networks\), they differ in lr 0.1 and 0.2"):
-        rows_of(*runs)
+    others = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("c", 0.1), ("d", 0.2))]
+    other_dense = make_run(tmp_path / "e", "aws", 1, {"dense": 80.0}, 0.2)
+    for compared, kind in ((others, "aws"), ([*runs, other_dense], "dense networks")):
+        with pytest.raises(UserError, match=rf"cannot be averaged \({kind}\), they differ in lr 0.1 and 0.2"):
+            rows_of(*compared)
