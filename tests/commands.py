@@ -68,6 +68,20 @@ def finish_final(run: Path, method: str, final: FinalTraining, accuracy: float, 
     finish(run / final.stage, kind="final", **network, **asdict(final), **result)
 
 
+def interrupt_at(call: int, owner: object, name: str, patch: pytest.MonkeyPatch) -> list[tuple]:
+    """The ``call``-th call of the function is an interrupt; returns the arguments of each call, as they come."""
+    function, calls = getattr(owner, name), []
+
+    def count_and_call(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    patch.setattr(owner, name, count_and_call)
+    return calls
+
+
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
     """No file may grow beyond ``size`` bytes within: what a full disk looks like."""

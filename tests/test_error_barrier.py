@@ -10,7 +10,7 @@ import torch
 
 import calculate_error_barrier
 import main
-from tests.commands import CUDA, PROJECT, assert_refused, command, read_csv, run_in_process
+from tests.commands import CUDA, PROJECT, assert_refused, command, interrupt_at, read_csv, run_in_process
 from utils.barriers import path as measured_path
 from utils.barriers.path import read_network
 from utils.flags import parse_arguments
@@ -86,24 +86,14 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
 
 def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, measure):
     pair = final(runs, SIGNS), final(runs, SOLUTION)
-    measured, last, measure_position = [], 3, measured_path.measure_position
-
-    def measure_and_note(first, second, alpha, measurement):
-        if len(measured) == last:
-            raise KeyboardInterrupt
-        measured.append(alpha)
-        return measure_position(first, second, alpha, measurement)
-
-    monkeypatch.setattr(measured_path, "measure_position", measure_and_note)
+    measured = interrupt_at(4, measured_path, "measure_position", monkeypatch)
     status, _, err = measure(*pair, "--out", tmp_path)
     assert status == 130
     assert "run the same command again" in err
-    measured, last = [], None
     assert measure(*pair, "--out", tmp_path)[0] == 0
-    assert measured == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    measured = []
-    assert measure(*pair, "--out", tmp_path, "--points", "6")[0] == 0
-    assert measured == []  # 0, 0.2 .. 1 are there
+    assert measure(*pair, "--out", tmp_path, "--points", "6")[0] == 0  # 0, 0.2 .. 1 are there
+    positions = [alpha for first, second, alpha, measurement in measured]
+    assert positions == pytest.approx([0, 0.1, 0.2, 0.3, *[0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]])
 
 
 def test_a_coarser_grid_does_not_lower_a_barrier_that_was_found(runs, tmp_path, measure):

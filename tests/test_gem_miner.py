@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.utils import counters
 
-from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, networks, run_in_process
+from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
 from tests.toy_training import make_search, search
 from tests.toys import ToyNetwork
 from utils.method.gem_miner import (
@@ -128,15 +128,7 @@ def test_only_surviving_weights_are_trained_in_the_end(gm_run):
 
 @pytest.mark.slow
 def test_an_interrupted_search_goes_on_exactly(gm_run, tmp_path, monkeypatch):
-    freeze, calls = GemMiner.freeze_smallest, []
-
-    def stop_at_the_second(miner, rate):
-        calls.append(rate)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        freeze(miner, rate)
-
-    monkeypatch.setattr(GemMiner, "freeze_smallest", stop_at_the_second)
+    calls = interrupt_at(2, GemMiner, "freeze_smallest", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_in_process(tmp_path, *GM_JOB, "--checkpoint-seconds", "0")
     assert_same_networks(run_in_process(tmp_path, *GM_JOB), gm_run)

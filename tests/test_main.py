@@ -25,6 +25,7 @@ from tests.commands import (
     assert_refused,
     assert_same_networks,
     files_limited_to,
+    interrupt_at,
     networks,
     read_csv,
     run_in_process,
@@ -140,11 +141,13 @@ def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(aws_run):
         ("--method wr --start rewound", "level_00"),
         ("--method wr --rewind-epoch 0 --start rewound", "initialization"),
         ("--method lrr --start", "level_01"),
+        ("--method aws --start", "level_01"),
     ],
 )
 def test_where_a_level_begins(flags, point, tmp_path, began):
-    """IMP: the initialization times the mask; WR: the warm-up's weights times the mask; LRR: the level before. The
-    start ``rewound``, the winning ticket, begins there too."""
+    """IMP: the initialization times the mask; WR: the warm-up's weights times the mask; LRR and AWS: the level
+    before. The start ``rewound``, the winning ticket, begins there too. ψ_init is what the normalization layers started
+    from, and not what they were at the level's beginning."""
     contents = networks(run_in_process(tmp_path, *flags.split(), *SHORT))
     masks, before = contents["level_02"]["masks"], contents["level_01"]
     kept = torch.cat([before["model"][name][mask].abs() for name, mask in masks.items()])
@@ -154,32 +157,18 @@ def test_where_a_level_begins(flags, point, tmp_path, began):
     for stage in began.keys() - {"level_00", "level_01"}:
         for name, tensor in contents[point]["model"].items():
             assert torch.equal(began[stage][name], tensor * masks.get(name, 1)), name
-
-
-def test_every_level_is_interpolated_with_the_initialization(tmp_path, began):
-    """ψ_init is what the normalization layers started from, and not what they were at the level's beginning."""
-    contents = networks(run_in_process(tmp_path, "--method", "aws", *SHORT, "--start"))
     initial = contents["initialization"]["model"]
     for level in ("level_00", "level_01", "level_02"):
         for name, tensor in contents[level]["initial_norms"].items():
             assert torch.equal(tensor, initial[name])
             assert torch.equal(began[level][f"initial {name}"], initial[name])
-    assert not torch.equal(began["level_02"]["bn1.weight"], initial["bn1.weight"])
 
 
 def test_weight_rewinding_into_the_middle_of_the_warm_up(tmp_path, began, monkeypatch):
     """The state after the first of two epochs is that of a warm-up of one epoch, even if it was interrupted."""
     shorter = networks(run_in_process(tmp_path / "shorter", "--method", "lrr", "--levels", "0", "--start"))
     flags = "--method wr --warmup-epochs 2 --rewind-epoch 1 --levels 1 --start --checkpoint-seconds 0".split()
-    evaluate, calls = Trainer.evaluate, []
-
-    def stop_in_the_second_epoch(trainer):
-        calls.append(trainer)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(trainer)
-
-    monkeypatch.setattr(Trainer, "evaluate", stop_in_the_second_epoch)
+    interrupt_at(2, Trainer, "evaluate", monkeypatch)  # in the second epoch
     with pytest.raises(KeyboardInterrupt):
         run_in_process(tmp_path, *flags)
     run = run_in_process(tmp_path, *flags)

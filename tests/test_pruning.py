@@ -47,13 +47,13 @@ def test_levels_remove_floor_of_a_fifth_each():
         left -= left // 5
         assert pruning.survivors(masks) == left == pruning.planned_survivors(1088, 0.2, level)[-1]
     assert pruning.remaining_ratio(masks) == left / 1088
+    with pytest.raises(UserError, match="level 3 would prune 0 of the 4"):
+        pruning.planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
 
 
 @pytest.mark.parametrize(("count", "rate", "amount"), [(10, 0.2, 2), (100, 0.29, 29), (10, 0.3, 3), (14, 0.2, 2)])
 def test_amounts_are_exact_in_decimals(count, rate, amount):
     assert pruning.amount_to_prune(count, rate) == amount
-    with pytest.raises(UserError, match="level 3 would prune 0 of the 4"):
-        pruning.planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
 
 
 @pytest.mark.parametrize(

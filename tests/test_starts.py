@@ -81,10 +81,6 @@ def test_a_shuffled_mask_leaves_three_of_four_at_drawn_places():
     assert len(drawn) == 4
 
 
-def test_every_start_is_tested_here():
-    assert {*EXPECTED, *EXPECTED_MAGNITUDES, "shuffled-mask"} == set(STARTS)
-
-
 def test_drawn_signs_are_half_and_half_and_repeatable():
     """Of 10,000 signs one standard deviation is 0.005."""
     sources = {word: {"conv": torch.ones(10_000)} for word in (NEW, LEVEL)}
@@ -120,7 +116,8 @@ def test_a_start_needs_only_what_it_says(start):
     assert matters == STARTS[start].new_initialization
 
 
-def test_nothing_given_is_changed():
+def test_every_start_is_tested_here_and_changes_nothing_that_it_is_given():
+    assert {*EXPECTED, *EXPECTED_MAGNITUDES, "shuffled-mask"} == set(STARTS)
     before = {word: {name: tensor.clone() for name, tensor in state.items()} for word, state in SOURCES.items()}
     for start in STARTS:
         for tensor in begin(start)[0].values():
