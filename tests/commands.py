@@ -119,11 +119,12 @@ def assert_same_networks(ours: Path, expected: Path) -> None:
         assert ours[stage]["result"] == expected[stage]["result"]
 
 
-def assert_exactly_sparse(content: dict) -> None:
-    """Every pruned weight of a ``network.pt`` is exactly 0. (So may be a surviving one: some initial weights are.)"""
-    for name, mask in content["masks"].items():
-        assert mask.dtype == torch.bool
-        assert not content["model"][name][~mask].any(), name
+def assert_exactly_sparse(run: Path) -> None:
+    """Every pruned weight of a run's networks is exactly 0. (So may be a surviving one: some initial weights are.)"""
+    for stage, content in networks(run).items():
+        for name, mask in content["masks"].items():
+            assert mask.dtype == torch.bool
+            assert not content["model"][name][~mask].any(), f"{stage}: {name}"
 
 
 def assert_refused(shown: tuple[int, str, str], *expected: str) -> None:

@@ -95,9 +95,9 @@ def test_every_network_is_exactly_sparse_and_a_level_has_the_signs_of_its_surviv
     prunable = sum(p.numel() for name, p in bare.named_parameters() if "conv" in name)
     left = [prunable, prunable - prunable // 5]
     left.append(left[1] - left[1] // 5)
+    assert_exactly_sparse(aws_run)
     for stage, content in networks(aws_run).items():
         bare.load_state_dict(content["model"], strict=True)
-        assert_exactly_sparse(content)
         level = 0 if stage in ("initialization", "final/dense_seed2") else int(stage.split("level_")[1][:2])
         assert sum(int(mask.sum()) for mask in content["masks"].values()) == left[level]
         if stage.startswith("level_"):
@@ -200,8 +200,7 @@ def test_final_trainings_begin_with_the_level_s_signs_and_a_new_initialization(c
     run_in_process(copy_of_run.parent, *job, "--init-seed", "5", *starts)
     run_in_process(copy_of_run.parent, *job, "--init-seed", "6", "--start", "random-signs")
     contents = networks(copy_of_run)
-    for content in contents.values():
-        assert_exactly_sparse(content)
+    assert_exactly_sparse(copy_of_run)
     level, initial = contents["level_01"], began["dense_seed3_init5"]
     assert not torch.equal(initial["conv1.weight"], contents["initialization"]["model"]["conv1.weight"])
     for name, mask in level["masks"].items():
@@ -306,9 +305,7 @@ def test_a_signed_mask_goes_to_another_data_set(aws_run, tmp_path, capsys):
 @pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "resnet20"])
 def test_every_network_goes_through_the_whole_job(arch, tmp_path):
     flags = "--method aws --warmup-epochs 0 --levels 1 --start signs --train-images-per-class 4 --batch-size 20"
-    run = run_in_process(tmp_path, "--arch", arch, *flags.split(), *SHORT)
-    for content in networks(run).values():
-        assert_exactly_sparse(content)
+    assert_exactly_sparse(run_in_process(tmp_path, "--arch", arch, *flags.split(), *SHORT))
 
 
 def test_damaged_files_are_named_and_made_again(copy_of_run, aws_run, capsys):

@@ -106,7 +106,7 @@ def test_a_dense_network_of_several_runs_is_planned_once(tmp_path, run_report):
     assert rows == [["dense A(θ_init)", "-", "-", "90.00", "1", "1"]] * 2  # at both levels
 
 
-def test_the_dry_run_counts_epochs(planned, run_report):
+def test_the_dry_run_counts_epochs_and_other_settings_are_refused(planned, tmp_path, run_report):
     """A run of LRR: 10 + 2 x 10 epochs of pruning and 4 x 100 of final trainings, of which here only these are done."""
     flags = ("--plan", planned, "--dry-run", "--comparisons", "noise-signs", "lmc-signs", "--level", "2")
     _, out, _ = run_report(*flags)
@@ -116,9 +116,6 @@ def test_the_dry_run_counts_epochs(planned, run_report):
     assert cells[4] == ["digits_resnet20_dense_seed1", "1", "100", "100"]
     assert cells[6] == ["6 runs", "22", "2,320", "1,600"]
     assert "8 error barriers, of which measured: 0" in out
-
-
-def test_other_settings_are_named_and_not_mixed_in(planned, tmp_path, run_report):
     plan = write_plan(tmp_path / "other.txt", lines_of(tmp_path / "runs", more="--weight-decay 0.1"))
     expected = "digits_resnet20_lrr_seed1 was made with other settings", "weight_decay 0.0005 (planned: 0.1)"
     assert_refused(run_report("--plan", plan), *expected)
@@ -163,10 +160,7 @@ def test_gem_miner_s_levels_are_searched_side_by_side(tmp_path):
         "--levels 1 --final-levels 1 --start", "--levels 2 --final-levels 2 --start",
     ]  # fmt: skip
     assert plan.barriers == ()
-
-
-def test_of_flags_given_twice_the_last_stays():
-    assert last_of_each("--a 1 2 --b --a 3 --c -1".split()) == ("--b", "--a", "3", "--c", "-1")
+    assert last_of_each("--a 1 2 --b --a 3 --c -1".split()) == ("--b", "--a", "3", "--c", "-1")  # of flags given twice
 
 
 def test_barriers_of_trained_pairs(tmp_path, run_report):

@@ -24,16 +24,7 @@ from data.augmentation import Augmentation
 from data.batches import evaluation_batches
 from data.dataset import Dataset, LabelledImages
 from models import build_network
-from tests.toy_training import (
-    DATASET,
-    assert_equal_states,
-    assert_positions_as_readable,
-    assert_trains_as_the_readable_step,
-    make_search,
-    make_trainer,
-    search,
-    train,
-)
+from tests import toy_training as toy
 from tests.toys import EVERY_ARCH, TOY_NETWORKS
 from utils.barriers.meter import PositionMeter
 from utils.method.network import Blueprint
@@ -121,16 +112,16 @@ def replayed_graphs(monkeypatch):
 def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
     """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch is
     trained too, and the second stage is put where the first one was."""
-    assert_trains_as_the_readable_step(make_trainer(GRAPH))
+    toy.assert_trains_as_the_readable_step(toy.make_trainer(GRAPH))
     assert len(replayed_graphs) == 1
 
 
 def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations):
     """Whole batches by the graph, the smaller last one as it is; the weights are read again at every replay."""
-    trainer = make_trainer(GRAPH)
+    trainer = toy.make_trainer(GRAPH)
     for epochs in (1, 2):
-        train(trainer, epochs=epochs)
-        batches = list(evaluation_batches(DATASET, DATASET.test))
+        toy.train(trainer, epochs=epochs)
+        batches = list(evaluation_batches(toy.DATASET, toy.DATASET.test))
         assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
         assert trainer.evaluate() == evaluate(trainer.network, batches)
     assert len(replayed_graphs) == 2  # the step's, and this one
@@ -144,10 +135,10 @@ def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations)
 
 def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     """Freezing between replays counts, and one capture serves the searches of all levels."""
-    replayed, readable = make_search(GRAPH), make_search(Speed())
+    replayed, readable = toy.make_search(GRAPH), toy.make_search(Speed())
     for seed in (1, 2):
-        assert search(replayed, seed) == search(readable, seed)
-        assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
+        assert toy.search(replayed, seed) == toy.search(readable, seed)
+        toy.assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
     assert len(replayed_graphs) == 1
 
 
@@ -159,7 +150,7 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     ],
 )
 def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
-    assert_positions_as_readable(build, GRAPH, size)
+    toy.assert_positions_as_readable(build, GRAPH, size)
     assert len(replayed_graphs) == 2
 
 
@@ -171,7 +162,7 @@ def test_a_failing_capture_says_what_to_do(replayed_graphs):
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
     with pytest.raises(TrainingError, match=r"does not give what its step gives: do without \(--no-cuda-graph"):
-        train(make_trainer(GRAPH))
+        toy.train(toy.make_trainer(GRAPH))
 
 
 @pytest.fixture
