@@ -16,6 +16,7 @@ import torch
 import main
 from utils.files import write_json
 from utils.flags import parse_arguments
+from utils.method.network import State
 from utils.runs.records import NETWORK_FILE, RESULT_FILE
 from utils.runs.run import FinalTraining
 
@@ -47,6 +48,13 @@ def command(*arguments, cwd: Path | None = None, **environment: str) -> subproce
         cwd=cwd,
         env=os.environ | {"PYTHON": sys.executable, "CHECKED_PYTHON": "", "PATH": with_this_python()} | environment,
     )
+
+
+def output_of(*arguments, **options) -> str:
+    """Of a command that ends well."""
+    result = command(*arguments, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def with_this_python() -> str:
@@ -108,14 +116,18 @@ def networks(run: Path) -> dict[str, dict]:
     return {str(path.parent.relative_to(run)): torch.load(path, weights_only=True) for path in run.rglob("network.pt")}
 
 
+def assert_equal_states(ours: State, expected: State) -> None:
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
 def assert_same_networks(ours: Path, expected: Path) -> None:
     ours, expected = networks(ours), networks(expected)
     assert ours.keys() == expected.keys()
     for stage in expected:
         for part in ("model", "masks", "initial_norms"):
-            assert ours[stage][part].keys() == expected[stage][part].keys()
-            for name, tensor in expected[stage][part].items():
-                assert torch.equal(ours[stage][part][name], tensor), f"{stage}: {name}"
+            assert_equal_states(ours[stage][part], expected[stage][part])
         assert ours[stage]["result"] == expected[stage]["result"]
 
 

@@ -10,7 +10,7 @@ import torch
 
 import calculate_error_barrier
 import main
-from tests.commands import CUDA, PROJECT, assert_refused, command, interrupt_at, read_csv, run_in_process
+from tests.commands import CUDA, PROJECT, assert_refused, interrupt_at, output_of, read_csv, run_in_process
 from utils.barriers import path as measured_path
 from utils.barriers.path import read_network
 from utils.flags import parse_arguments
@@ -194,8 +194,7 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, measure)
     for line in missing.splitlines()[:-1]:  # the script starts a process for each: one is left to it
         main.run_job(parse_arguments(shlex.split(line)[2:]))
     script = ("bash", PROJECT / "script" / "calculate_error_barrier.sh", "11", *aws)
-    result = command(*script)  # the runs have one level, which is taken
-    assert result.returncode == 0, result.stderr
+    output_of(*script)  # the runs have one level, which is taken
     assert {path.name for path in (aws[0] / "final").iterdir()} == {
         "level_01_signs_seed2", "level_01_signs_seed3_init2",
         "level_01_subnetwork_seed2", "level_01_subnetwork_seed3",
@@ -214,9 +213,7 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, measure)
     assert rows[0]["barrier_mean"] == pytest.approx(sum(heights) / 2)
     assert rows[0]["barrier_std"] == pytest.approx(abs(heights[0] - heights[1]) / 2**0.5)
     assert (target / "comparisons.png").stat().st_size > 10_000
-    again = command(*script)
-    assert again.returncode == 0, again.stderr
-    assert "epoch" not in again.stdout
+    assert "epoch" not in output_of(*script)
 
 
 def test_what_is_missing_is_listed_as_commands(runs, measure):

@@ -9,7 +9,15 @@ from torch._dynamo.utils import counters
 from data.batches import draw_epoch, training_batches
 from models import ARCHITECTURES, build_network
 from tests import toy_training as toy
-from tests.commands import CUDA, PROJECT, TINY_JOB, assert_exactly_sparse, assert_same_networks, command, run_in_process
+from tests.commands import (
+    CUDA,
+    PROJECT,
+    TINY_JOB,
+    assert_exactly_sparse,
+    assert_same_networks,
+    output_of,
+    run_in_process,
+)
 from tests.toys import EVERY_ARCH, ToyNetwork, toy_dataset
 from utils.errors import UserError
 from utils.method.norm_interpolation import initial_normalization
@@ -178,7 +186,7 @@ def test_deterministic_runs_are_equal_on_cuda(tmp_path):
     """In processes of their own: cuBLAS reads its setting once."""
     flags = (*TINY_JOB, "--method", "aws", "--device", "cuda", "--deterministic", "--runs-dir")
     for name in ("first", "second"):
-        assert command("python", PROJECT / "main.py", *flags, tmp_path / name).returncode == 0
+        output_of("python", PROJECT / "main.py", *flags, tmp_path / name)
     run = "digits_resnet20_aws_seed1"
     assert_same_networks(tmp_path / "first" / run, tmp_path / "second" / run)
 

@@ -21,6 +21,7 @@ from models import ARCHITECTURES, build_network
 from tests.commands import (
     PROJECT,
     TINY_JOB,
+    assert_equal_states,
     assert_exactly_sparse,
     assert_refused,
     assert_same_networks,
@@ -221,8 +222,7 @@ def test_aws_without_interpolation_is_lrr(aws_run, tmp_path):
     lrr = networks(run_in_process(tmp_path, *flags, "lrr"))
     aws = networks(run_in_process(tmp_path, *flags, "aws", "--alpha-range", "1", "1"))
     for stage, content in lrr.items():
-        for name, tensor in content["model"].items():
-            assert torch.equal(tensor, aws[stage]["model"][name])
+        assert_equal_states(aws[stage]["model"], content["model"])
     interpolated = networks(aws_run)["level_00"]["model"]
     assert not torch.equal(lrr["level_00"]["model"]["conv1.weight"], interpolated["conv1.weight"])
 
@@ -278,9 +278,8 @@ def test_a_signed_mask_file_is_all_that_is_needed(aws_run, tmp_path):
     run = run_in_process(tmp_path, "--signed-mask", str(file), "--final-epochs", "1")
     assert run.name == "digits_resnet20_signed_mask_seed1"
     for start in ("signs", "mask"):
-        ours = networks(run)[f"final/{start}_seed2"]["model"]
-        theirs = networks(aws_run)[f"final/level_02_{start}_seed2"]["model"]
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        ours, theirs = networks(run)[f"final/{start}_seed2"], networks(aws_run)[f"final/level_02_{start}_seed2"]
+        assert_equal_states(ours["model"], theirs["model"])
     other = tmp_path / "other.npz"
     shutil.copy(aws_run / "level_01" / "signed_mask.npz", other)
     with pytest.raises(UserError, match="--signed-mask sha256"):

@@ -24,7 +24,7 @@ import main
 import report
 from data import preprocess_tiny_imagenet
 from models import build_network
-from tests.commands import PROJECT, TINY_JOB, assert_refused, assert_same_networks, command, networks
+from tests.commands import PROJECT, TINY_JOB, assert_refused, assert_same_networks, command, networks, output_of
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
 from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
@@ -49,13 +49,8 @@ SMALL_FIGURE = {
     "SCALE": "small",
     "FLAGS": "--train-images-per-class 2 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1",
 }
-PROGRAMS = {
-    "main.py": main,
-    "report.py": report,
-    "calculate_error_barrier.py": calculate_error_barrier,
-    "preprocess_tiny_imagenet.py": preprocess_tiny_imagenet,
-    "benchmark": benchmark,
-}
+PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
+PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet, "benchmark": benchmark}
 RECORDER = """#!{python} -IS
 import json, sys
 asked = sys.argv[1:]
@@ -77,8 +72,7 @@ def recorded(folder, *arguments, **options):
     recorder.chmod(0o755)
     file.write_text("")
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
-    result = command(*arguments, **options)
-    assert result.returncode == 0, result.stderr
+    output_of(*arguments, **options)
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -110,8 +104,7 @@ def run_listed(run_here):
 def project(tmp_path_factory):
     """A copy of what git would clone, with small data sets in the official formats where a user puts them."""
     copy = tmp_path_factory.mktemp("clone")
-    listed = command("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT)
-    for name in listed.stdout.splitlines():
+    for name in output_of("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT).splitlines():
         if (PROJECT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, copy / name)
@@ -161,9 +154,8 @@ def test_every_launcher_is_there_and_in_the_readme():
 def test_launcher(project, tmp_path):
     """By a Python of its own, from another folder, after a look at the packages."""
     launcher = "tiny_imagenet_shufflenet_lrr.sh"
-    result = command("bash", project / "script" / launcher, *SMALL, "--runs-dir", tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "1 warm-up + 1 levels x 1 + 4 final trainings x 1 = 6 epochs" in result.stdout
+    shown = output_of("bash", project / "script" / launcher, *SMALL, "--runs-dir", tmp_path)
+    assert "1 warm-up + 1 levels x 1 + 4 final trainings x 1 = 6 epochs" in shown
     assert len(networks(tmp_path / "tiny_imagenet_shufflenet_lrr_seed1")) == 7
 
 
@@ -208,14 +200,12 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
     for kind, leave in (("runs", 1), ("barriers", 0)):
         run_listed(*asked, "--list", kind, leave=leave)
     script = ("bash", project / "script" / "paper" / "figure3.sh", *trial)
-    result = command(*script, **SMALL_FIGURE)
-    assert result.returncode == 0, result.stderr
-    assert "11 of 12 stages are finished" in result.stdout  # the levels are, their final training is not
-    assert_complete("figure3", project, result.stdout)
-    again = command(*script, **SMALL_FIGURE)
-    assert again.returncode == 0, again.stderr
-    assert result.stdout.endswith(again.stdout)
-    assert "stages are finished" not in again.stdout
+    shown = output_of(*script, **SMALL_FIGURE)
+    assert "11 of 12 stages are finished" in shown  # the levels are, their final training is not
+    assert_complete("figure3", project, shown)
+    again = output_of(*script, **SMALL_FIGURE)
+    assert shown.endswith(again)
+    assert "stages are finished" not in again
 
 
 @pytest.mark.parametrize(
@@ -358,10 +348,9 @@ def test_the_quickstart(project, tmp_path, run_listed):
     script = ("bash", project / "script" / "quickstart.sh", *SMALL)
     asked = next(asked for asked in recorded(tmp_path, *script) if "--plan" in asked)
     run_listed(*asked, "--list", "runs", leave=1)
-    result = command(*script)
-    assert result.returncode == 0, result.stderr
-    assert "0 of 5 stages are finished" in result.stdout
-    assert "AWS signs A(abs(θ_init) ⊙ s_T)" in result.stdout
+    shown = output_of(*script)
+    assert "0 of 5 stages are finished" in shown
+    assert "AWS signs A(abs(θ_init) ⊙ s_T)" in shown
     assert len(list((project / "runs" / "quickstart").glob("*/results.csv"))) == 9
 
 

@@ -25,6 +25,7 @@ from data.batches import evaluation_batches
 from data.dataset import Dataset, LabelledImages
 from models import build_network
 from tests import toy_training as toy
+from tests.commands import assert_equal_states
 from tests.toys import EVERY_ARCH, TOY_NETWORKS
 from utils.barriers.meter import PositionMeter
 from utils.method.network import Blueprint
@@ -138,7 +139,7 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     replayed, readable = toy.make_search(GRAPH), toy.make_search(Speed())
     for seed in (1, 2):
         assert toy.search(replayed, seed) == toy.search(readable, seed)
-        toy.assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
+        assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
     assert len(replayed_graphs) == 1
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batches import draw_epoch, make_batch
+from tests.commands import assert_equal_states
 from tests.toys import toy_dataset
 from utils.barriers.meter import PositionMeter
 from utils.method.gem_miner import signed_constants
@@ -94,12 +95,6 @@ def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], Stat
         for drawn, alpha in zip(draw_epoch(dataset, BATCH_SIZE, epoch), alphas(dataset.device), strict=True):
             losses.append(step(*make_batch(dataset, *drawn), alpha)[0].item())
     return losses, network.state_dict()
-
-
-def assert_equal_states(ours: State, expected: State) -> None:
-    assert ours.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(ours[name], tensor), name
 
 
 def assert_trains_as_the_readable_step(trainer: SubnetworkTrainer) -> None:
