@@ -111,18 +111,17 @@ def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
 
 def test_only_surviving_weights_are_trained_in_the_end(gm_run):
     """No bias, no parameter of normalization; the start `mask` re-initializes the weights."""
-    contents, trained = networks(gm_run), {}
+    contents = networks(gm_run)
+    masks, trained = contents["level_02"]["masks"], {"level": contents["level_02"]["model"]["fc.weight"]}
     for start in ("subnetwork", "mask"):
-        content = contents[f"final/level_02_{start}_seed2"]
-        trained[start] = content["model"]["fc.weight"]
-        for name, tensor in content["model"].items():
-            if name in content["masks"]:
-                assert torch.equal(tensor == 0, ~contents["level_02"]["masks"][name])
-            elif name.endswith("weight"):
-                assert torch.equal(tensor, torch.ones_like(tensor))
-            elif name.endswith("bias"):
-                assert not tensor.any()
-    assert not torch.equal(trained["subnetwork"], contents["level_02"]["model"]["fc.weight"])
+        model = contents[f"final/level_02_{start}_seed2"]["model"]
+        trained[start] = model["fc.weight"]
+        for name, tensor in model.items():
+            if name in masks:
+                assert torch.equal(tensor == 0, ~masks[name])
+            elif name.endswith(("weight", "bias")):
+                assert (tensor == name.endswith("weight")).all()  # scales of 1, shifts of 0
+    assert not torch.equal(trained["subnetwork"], trained["level"])
     assert not torch.equal(trained["subnetwork"].sign(), trained["mask"].sign())
 
 

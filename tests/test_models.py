@@ -40,9 +40,8 @@ def test_every_parameter_takes_part(arch):
     torch.manual_seed(0)
     network = build_network(arch, 10)
     F.cross_entropy(network(torch.randn(4, 3, 16, 16)), torch.tensor([0, 1, 2, 3])).backward()
-    unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    dead = [name for name, parameter in network.named_parameters() if not parameter.grad.any()]
-    assert unused == dead == []
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
 
 
 def resolutions(network: nn.Module, size: int) -> list[int]:

@@ -90,15 +90,6 @@ def make(run, stages, progress, **how) -> list[str]:
     return made
 
 
-def test_what_is_finished_is_skipped(tmp_path, progress):
-    finish(tmp_path / "level_00")
-    (tmp_path / "level_00" / "unfinished.pt").touch()  # the process ended just before it removed this
-    assert make(make_run(tmp_path), LEVELS, progress) == ["level_01", "level_02"]
-    assert progress.skipped == 10 * 100
-    assert not (tmp_path / "level_00" / "unfinished.pt").exists()
-    assert make(make_run(tmp_path), LEVELS, progress) == []
-
-
 def test_a_stage_is_held_while_it_is_made(tmp_path, progress):
     in_use = pytest.raises(StageInUse, match="level_00 is being worked on by another process: stop it, or wait for it")
     for stage in make_run(tmp_path).unfinished(LEVELS[:1], progress):

@@ -20,6 +20,7 @@ from utils.training.trainer import SearchTrainer, SubnetworkTrainer, Trainer
 
 CPU = torch.device("cpu")
 BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+CONSTANTS = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
 DATASET = toy_dataset(count=36, size=8, classes=4)
 BATCH_SIZE = 8  # an epoch ends with a batch of 4
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -63,13 +64,12 @@ def alphas(device: torch.device) -> Tensor:
 
 
 def make_search(speed: Speed) -> SearchTrainer:
-    initial = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
-    return SearchTrainer(BLUEPRINT, initial, 1e-4, DATASET, BATCH_SIZE, MOMENTUM, speed)
+    return SearchTrainer(BLUEPRINT, CONSTANTS, 1e-4, DATASET, BATCH_SIZE, MOMENTUM, speed)
 
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
     """Gem-Miner's: two epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
-    trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed)
+    trainer.begin(CONSTANTS, seed)
     set_rate(trainer.optimizer, 0.05)
     losses = []
     for epoch in range(2):
