@@ -135,7 +135,7 @@ def test_images_per_class_are_the_first_ones():
         keep_images_per_class(split, 7, classes=3)
 
 
-def test_tiny_imagenet_from_the_archive_and_from_the_folder(prepare, tmp_path):
+def test_tiny_imagenet_is_prepared_from_the_archive_or_the_folder_and_checked(prepare, tmp_path):
     archive = tmp_path / "tiny-imagenet-200.zip"
     write_tiny_imagenet(archive)
     status, output, errors = prepare()
@@ -159,6 +159,16 @@ def test_tiny_imagenet_from_the_archive_and_from_the_folder(prepare, tmp_path):
     status, output, _ = prepare()  # a finished preparation is not repeated
     assert status == 0
     assert "is there already (3 classes, 12 training and 6 validation images)" in output
+
+    path = tmp_path / "tiny_imagenet.npz"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1  # one bit of one pixel
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged .*again"):
+        load_dataset("tiny_imagenet", tmp_path)
+    np.savez(path, wnids=np.array(["a"]))
+    with pytest.raises(UserError, match="is damaged"):
+        load_dataset("tiny_imagenet", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,17 +208,3 @@ def test_half_an_archive_in_a_program_of_its_own(tmp_path):
     result = command(sys.executable, PROJECT / "data" / "preprocess_tiny_imagenet.py", "--data-root", tmp_path)
     shown = (result.returncode, result.stdout, result.stderr)
     assert_refused(shown, "tiny-imagenet-200.zip is not a whole zip archive")
-
-
-def test_a_damaged_prepared_file_is_named(prepare, tmp_path):
-    write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip")
-    assert prepare()[0] == 0
-    path = tmp_path / "tiny_imagenet.npz"
-    content = bytearray(path.read_bytes())
-    content[5000] ^= 1  # one bit of one pixel
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged .*again"):
-        load_dataset("tiny_imagenet", tmp_path)
-    np.savez(path, wnids=np.array(["a"]))
-    with pytest.raises(UserError, match="is damaged"):
-        load_dataset("tiny_imagenet", tmp_path)

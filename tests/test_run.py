@@ -24,23 +24,19 @@ def make_run(folder, share=False):
     return Run(folder, SETTINGS, BLUEPRINT, {"device": "cpu", "precision": "fp32"}, share)
 
 
-def test_the_same_settings_are_let_in_again(tmp_path, monkeypatch):
+def test_the_same_settings_are_let_in_again_and_others_refused(tmp_path, monkeypatch):
     run = tmp_path / "run"
     for about, command in (({"commit": "a"}, ["main.py"]), ({"commit": "b"}, ["main.py", "--name", "a run"])):
         monkeypatch.setattr(sys, "argv", command)
         open_run_folder(run, SETTINGS, about)
     assert json.loads((run / "config.json").read_text())["about"] == {"commit": "a"}
     assert (run / "command.txt").read_text() == "python main.py\npython main.py --name 'a run'\n"
+    # A folder of an earlier version does not mention what could not be chosen then.
+    open_run_folder(run, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
+    with pytest.raises(UserError, match=r"--pruning-schedule dense \(there: constant\)"):
+        open_run_folder(run, SETTINGS | {"pruning_schedule": "dense"}, {})
     monkeypatch.setenv("PATH", "/nonexistent")
     assert project_commit() == "unknown"  # git is not needed
-
-
-def test_a_folder_of_an_earlier_version_goes_on_working(tmp_path):
-    """It does not mention what could not be chosen then."""
-    open_run_folder(tmp_path, SETTINGS, {})
-    open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
-    with pytest.raises(UserError, match=r"--pruning-schedule dense \(there: constant\)"):
-        open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "dense"}, {})
 
 
 def test_results_are_one_row_a_finished_network(tmp_path):
