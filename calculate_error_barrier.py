@@ -12,14 +12,14 @@ and one over the test images. Finished positions are kept and not measured again
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
 import torch
 
-from data import Dataset, load_dataset
+from data import load_dataset
 from utils.barriers.meter import PositionMeter
 from utils.barriers.path import (
     PathMeasurement,
@@ -38,7 +38,7 @@ from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
 from utils.results.comparisons import COMPARISONS, PAPER_COMPARISONS
 from utils.results.paper import MeasuredComparison, barrier_panels, barrier_records, collect_comparisons
-from utils.results.plan import Plan, PlannedBarrier, PlannedRun, command_line, make_plan, planned_run
+from utils.results.plan import Plan, PlannedRun, command_line, make_plan, planned_run
 from utils.results.plots import heat_map, panel_figure, save_figure
 from utils.results.tables import check_same_experiments, dense_deviation, grouped
 from utils.runs.records import BARRIERS_FOLDER, Record, Records
@@ -141,32 +141,30 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records)
     )
 
 
-@cache  # many comparisons share one data set
-def load_described(
-    name: str, data_root: Path, train_images_per_class: int | None, device: torch.device
-) -> tuple[Dataset, str]:
-    dataset = load_dataset(name, data_root, train_images_per_class)
-    return dataset.to(device), dataset.description()
-
-
 def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
     """For networks like this one. Raises UserError if the data root holds other data than it was trained on."""
     settings = network.settings
-    place = network.blueprint.dataset, args.data_root, settings["train_images_per_class"], args.device
-    _, description = load_described(*place)
+    places = args.data_root, args.device, args.augment, args.speed
+    meter, description = make_meter(
+        network.blueprint, settings["train_images_per_class"], settings["batch_size"], *places
+    )
     if description != settings["data"]:
         raise UserError(
             f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
             "name the folder of its data with --data-root"
         )
-    return make_meter(network.blueprint, place, settings["batch_size"], args.augment, args.speed)
+    return meter
 
 
 @lru_cache(maxsize=1)  # one for many paths
-def make_meter(blueprint: Blueprint, place: tuple, batch_size: int, augment: bool, speed: Speed) -> PositionMeter:
-    dataset, _ = load_described(*place)
-    network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
-    return PositionMeter(network, dataset, batch_size, augment, speed)
+def make_meter(
+    blueprint: Blueprint, train_images_per_class: int | None, batch_size: int, data_root: Path, device: torch.device,
+    augment: bool, speed: Speed,
+) -> tuple[PositionMeter, str]:  # fmt: skip
+    """A meter, and what identifies its data."""
+    dataset = load_dataset(blueprint.dataset, data_root, train_images_per_class)
+    network = blueprint.build(blueprint.initialize(0), {}, device)
+    return PositionMeter(network, dataset.to(device), batch_size, augment, speed), dataset.description()
 
 
 def compare_networks(args: argparse.Namespace) -> None:
@@ -249,12 +247,8 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
     for barrier in plan.barriers:
         first, second = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)
-        summaries[barrier.run.folder, barrier.name] = measure_path(first, second, measurement)
-
-    def summary_of(barrier: PlannedBarrier) -> dict:
-        return summaries[barrier.run.folder, barrier.name]
-
-    compared = collect_comparisons(plan, summary_of, lambda barrier: summary_of(barrier)["epsilon"])
+        summaries[barrier] = measure_path(first, second, measurement)
+    compared = collect_comparisons(plan, summaries.get)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
     rows = barrier_records(compared)
     with claim_stage(target):

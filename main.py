@@ -41,7 +41,7 @@ from utils.method.signed_mask import (
     masks_of,
 )
 from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, compose
-from utils.results.tables import collect_results, summary_table
+from utils.results.tables import collect_results, markdown_table, summary_rows
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
 from utils.runs.run import FinalTraining, Level, Run, open_run_folder, provenance
@@ -50,7 +50,7 @@ from utils.seeding import derive_seed
 from utils.training.batch_statistics import reestimate_batch_statistics
 from utils.training.devices import choose_device, choose_speed, device_name
 from utils.training.evaluation import Evaluation, check_last_batch, describe_network, evaluate, sign_statistics
-from utils.training.optimization import constant_rates, cosine_rates, decayed_rates
+from utils.training.optimization import Recipe, cosine_rates, decayed_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
 from utils.training.trainer import SearchTrainer, SubnetworkTrainer
 
@@ -68,7 +68,7 @@ def run_job(args: argparse.Namespace) -> None:
             job.make_level(level)
         for final in job.run.unfinished(finals, job.progress):
             job.train_final(final)
-    table = summary_table(collect_results([job.run.keep_results_table()]))
+    table = markdown_table(summary_rows(collect_results([job.run.keep_results_table()])))
     print(*([f"\n{table}\n"] if table else []), f"all results: {job.run.folder}", sep="\n")
 
 
@@ -122,13 +122,12 @@ class Job:
 
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
-        args = self.args
+        args, blueprint = self.args, self.blueprint
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
-        trained = self.blueprint.scored if self.method.searches else self.blueprint.learnable
-        return SubnetworkTrainer(
-            self.blueprint, self.dataset, args.batch_size, args.momentum, args.weight_decay, self.speed, trained
-        )
+        trained = blueprint.scored if self.method.searches else blueprint.learnable
+        recipe = Recipe(args.batch_size, args.momentum, args.weight_decay)
+        return SubnetworkTrainer(blueprint, self.dataset, recipe, self.speed, trained)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -170,7 +169,7 @@ class Job:
         its place in the schedule."""
         args, epochs = self.args, level_epochs(self.args, level.level)
         if args.pruning_schedule == "constant":
-            return constant_rates(args.lr, epochs)
+            return [args.lr] * epochs
         ahead = (rewound_to(args) or 0) if level.level else 0
         return decayed_rates(args.lr, ahead + epochs, args.decays_at)[ahead:]
 
@@ -188,10 +187,8 @@ class Job:
 
     @cached_property
     def searcher(self) -> SearchTrainer:
-        args = self.args
-        return SearchTrainer(
-            self.blueprint, self.initial, args.score_penalty, self.dataset, args.batch_size, args.momentum, self.speed
-        )
+        args, recipe = self.args, Recipe(self.args.batch_size, self.args.momentum, weight_decay=0.0)
+        return SearchTrainer(self.blueprint, self.initial, args.score_penalty, self.dataset, recipe, self.speed)
 
     def search_gem(self, level: Level) -> None:
         """Gem-Miner: a mask at initialization that leaves as many weights as level t of the other methods."""

@@ -28,12 +28,11 @@ from utils.results.paper import (
     figure_rows,
     kept_summary,
     level_tables,
-    present_epsilon,
     work_table,
 )
 from utils.results.plan import Plan, command_line, make_plan, planned_run
 from utils.results.plots import panel_figure, save_figure
-from utils.results.tables import check_same_experiments, collect_results, markdown_table, paired_rows, summary_table
+from utils.results.tables import check_same_experiments, collect_results, markdown_table, paired_rows, summary_rows
 from utils.runs.records import FIGURES_FOLDER, Records
 from utils.runs.tensorboard import SCALARS_FOLDER, group_scalars
 
@@ -95,7 +94,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def print_table(args: argparse.Namespace, records: Records) -> None:
     # Named twice, a run would be two trials.
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
-    table = summary_table(collect_results(named or records.below(args.runs_dir)))
+    table = markdown_table(summary_rows(collect_results(named or records.below(args.runs_dir))))
     if not table:
         raise UserError("there is no finished final training: run main.py first, or name other runs")
     print(table)
@@ -138,7 +137,7 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     folder = args.out or plan.runs[0].folder.parent / FIGURES_FOLDER / args.name
     folder.mkdir(parents=True, exist_ok=True)
     entries = collect_entries(plan, records)
-    comparisons = collect_comparisons(plan, kept_summary, partial(present_epsilon, records))
+    comparisons = collect_comparisons(plan, partial(kept_summary, records))
     save_figure(panel_figure(args.title, figure_rows(entries, comparisons)), folder / args.name)
     write_csv(folder / f"{args.name}.csv", accuracy_records(entries))
     text = f"# {args.title or args.name}\n\n{level_tables(entries, args.parts)}"

@@ -27,15 +27,12 @@ class Source(NamedTuple):
     augmentation: Augmentation
 
 
+CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
 DATASETS = {
     "digits": Source(load_digits, (0.3054,), (0.3755,), Augmentation(crop_padding=1)),
-    "fashion_mnist": Source(load_fashion_mnist, (0.2860,), (0.3530,), Augmentation(crop_padding=4, flip=True)),
-    "cifar10": Source(
-        load_cifar10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), Augmentation(crop_padding=4, flip=True)
-    ),
-    "cifar100": Source(
-        load_cifar100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), Augmentation(crop_padding=4, flip=True)
-    ),
+    "fashion_mnist": Source(load_fashion_mnist, (0.2860,), (0.3530,), CROP_AND_FLIP),
+    "cifar10": Source(load_cifar10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), CROP_AND_FLIP),
+    "cifar100": Source(load_cifar100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), CROP_AND_FLIP),
     "tiny_imagenet": Source(
         load_tiny_imagenet, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Augmentation(flip=True, crop_areas=(0.5, 1.0))
     ),

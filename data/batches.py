@@ -8,6 +8,8 @@ from torch import Tensor
 from data.augmentation import augment, draw_augmentation
 from data.dataset import Dataset, LabelledImages
 
+Batch = tuple[Tensor, Tensor]  # normalized images and their labels
+
 EVALUATION_BATCH_SIZE = 500
 
 
@@ -30,29 +32,22 @@ def draw_epoch(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[T
     return zip(order.split(batch_size), drawn.split(batch_size), strict=True)
 
 
-def make_batch(
-    dataset: Dataset, chosen: Tensor, drawn: Tensor, layout: torch.memory_format = torch.channels_last
-) -> tuple[Tensor, Tensor]:
+def make_batch(dataset: Dataset, chosen: Tensor, drawn: Tensor, layout=torch.channels_last) -> Batch:
     """The augmented training images and labels of one batch of ``draw_epoch``."""
     split = dataset.train
     images = augment(split.images[chosen], drawn, dataset.augmentation)
     return normalize(images, dataset, layout), split.labels[chosen]
 
 
-def training_batches(
-    dataset: Dataset, batch_size: int, seed: int, layout: torch.memory_format = torch.channels_last
-) -> Iterator[tuple[Tensor, Tensor]]:
+def training_batches(dataset: Dataset, batch_size: int, seed: int, layout=torch.channels_last) -> Iterator[Batch]:
     """(images, labels) for each batch of ``draw_epoch``."""
     return (make_batch(dataset, *drawn, layout) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
-def evaluation_batches(
-    dataset: Dataset, split: LabelledImages, layout: torch.memory_format = torch.channels_last
-) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation_batches(dataset: Dataset, split: LabelledImages, layout=torch.channels_last) -> Iterator[Batch]:
     """(images, labels) for each batch of ``split``, in order and without augmentation."""
-    for images, labels in zip(
-        split.images.split(EVALUATION_BATCH_SIZE), split.labels.split(EVALUATION_BATCH_SIZE), strict=True
-    ):
+    size = EVALUATION_BATCH_SIZE
+    for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
         yield normalize(images, dataset, layout), labels
 
 

@@ -1,15 +1,18 @@
 """CIFAR-10 and CIFAR-100, read from the Python version of their official files."""
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from data.dataset import LabelledImages
-from data.download import download
-from utils.errors import UserError
+from data.download import download_missing
+from utils.files import naming_damage
 
 # The only names that pickled arrays need. Any other name is refused, so that loading a file cannot run code.
 HARMLESS = {
@@ -26,45 +29,38 @@ class DataUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load_cifar10(root: Path) -> tuple[LabelledImages, LabelledImages, int]:
-    """The training split, the test split and the number of classes. Downloads missing files."""
-    folder, names = root / "cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)]
-    return _load(torchvision.datasets.CIFAR10, folder, names, "test_batch", "batches.meta", "labels", "label_names")
+def load_cifar(source: type[CIFAR10], labels: str, root: Path) -> tuple[LabelledImages, LabelledImages, int]:
+    """The training split, the test split and the number of classes; ``labels``: what the files call the labels.
+
+    Downloads missing files; torchvision's ``source`` knows their names.
+    """
+    folder, meta = root / source.base_folder, source.meta["filename"]
+    train, test = ([name for name, _ in files] for files in (source.train_list, source.test_list))
+    download_missing(source, root, folder, [*train, *test, meta])
+    with _content(folder / meta) as content:
+        classes = len(content[source.meta["key"]])
+    return _split(folder, train, labels, classes), _split(folder, test, labels, classes), classes
 
 
-def load_cifar100(root: Path) -> tuple[LabelledImages, LabelledImages, int]:
-    """The training split, the test split and the number of classes. Downloads missing files."""
-    folder = root / "cifar-100-python"
-    return _load(torchvision.datasets.CIFAR100, folder, ["train"], "test", "meta", "fine_labels", "fine_label_names")
-
-
-def _load(source, folder: Path, train: list[str], test: str, meta: str, labels: str, class_names: str):
-    missing = [name for name in (*train, test, meta) if not (folder / name).is_file()]
-    if missing:
-        download(source, folder.parent, folder, missing)
-    classes = len(_read(folder / meta, [class_names])[class_names])
-    return _split(folder, train, labels, classes), _split(folder, [test], labels, classes), classes
+load_cifar10 = partial(load_cifar, CIFAR10, "labels")
+load_cifar100 = partial(load_cifar, CIFAR100, "fine_labels")
 
 
 def _split(folder: Path, names: list[str], labels: str, classes: int) -> LabelledImages:
-    contents = [_read(folder / name, ["data", labels]) for name in names]
-    for name, content in zip(names, contents, strict=True):
-        shape = np.shape(content["data"])
-        values = np.asarray(content[labels])
-        if len(shape) != 2 or shape != (len(values), 3 * 32 * 32) or not ((values >= 0) & (values < classes)).all():
-            raise UserError(f"{folder / name} does not hold images with labels: delete {folder} to fetch it again")
-    pixels = np.concatenate([content["data"] for content in contents]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    values = np.concatenate([content[labels] for content in contents])
-    return LabelledImages(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(values).long())
+    parts = []
+    for name in names:
+        with _content(folder / name) as content:
+            pixels = np.reshape(content["data"], (-1, 3, 32, 32)).transpose(0, 2, 3, 1)
+            values = torch.tensor(content[labels]).long()
+            if ((values < 0) | (values >= classes)).any():
+                raise ValueError(f"its labels are not from 0 to {classes - 1}")
+            parts.append(LabelledImages(torch.from_numpy(np.ascontiguousarray(pixels)), values))
+    return LabelledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
-def _read(path: Path, keys: list[str]) -> dict:
-    try:
-        with path.open("rb") as file:
-            content = DataUnpickler(file, encoding="latin1").load()
-        content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-        return {key: content[key] for key in keys}
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path} is damaged ({error}): delete {path.parent} to fetch it again") from error
+@contextmanager
+def _content(path: Path) -> Iterator[dict]:
+    """What a file holds, for use in this context, where what does not fit is a FileError."""
+    with naming_damage(path, f"is damaged: delete {path.parent} to fetch it again"), path.open("rb") as file:
+        content = DataUnpickler(file, encoding="latin1").load()
+        yield {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}

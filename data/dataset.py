@@ -19,10 +19,8 @@ class LabelledImages:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or len(self.images) != len(self.labels):
-            raise UserError(
-                f"{len(self.labels)} labels do not match images of {tuple(self.images.shape)}, {self.images.dtype}: "
-                "the files are damaged; fetch the data set again"
-            )
+            shape, dtype = tuple(self.images.shape), self.images.dtype
+            raise UserError(f"{len(self.labels)} labels do not fit images of {shape}, {dtype}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,10 +58,8 @@ class Dataset:
         checksum = 0
         for tensor in (self.train.images, self.train.labels, self.test.images, self.test.labels):
             checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
-        return (
-            f"{self.classes} classes, {len(self.train)} training and {len(self.test)} test images, "
-            f"checksum {checksum:08x}"
-        )
+        counts = f"{self.classes} classes, {len(self.train)} training and {len(self.test)} test images"
+        return f"{counts}, checksum {checksum:08x}"
 
     def to(self, device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}

@@ -5,16 +5,19 @@ from pathlib import Path
 from utils.errors import UserError
 
 
-def download(source: type, root: Path, folder: Path, missing: list[str]) -> None:
-    """Have torchvision's data set ``source`` download its files into ``root`` and unpack them to ``folder`` below it.
+def download_missing(source: type, root: Path, folder: Path, names: list[str]) -> None:
+    """Unless ``folder`` below ``root`` has all the files, have torchvision's data set ``source`` download them.
 
     Raises UserError, naming the missing files, if the download fails.
     """
-    print(f"{folder} has no {', '.join(missing)}: downloading {source.__name__}")
+    missing = ", ".join(name for name in names if not (folder / name).is_file())
+    if not missing:
+        return
+    print(f"{folder} has no {missing}: downloading {source.__name__}")
     try:
         source(root, download=True)
     except Exception as error:  # no network, a refused request, a wrong checksum: torchvision raises many types
         raise UserError(
-            f"{folder} has no {', '.join(missing)}, and downloading failed ({error}): "
+            f"{folder} has no {missing}, and downloading failed ({error}): "
             f"put the official {source.__name__} files there, or set --data-root to the data folder that has them"
         ) from error

@@ -7,6 +7,7 @@ import torch
 
 from data.dataset import LabelledImages
 from utils.errors import UserError
+from utils.files import naming_damage
 
 PREPARED_FILE = "tiny_imagenet.npz"
 IMAGE_SIZE = 64
@@ -14,24 +15,12 @@ IMAGE_SIZE = 64
 
 def load_tiny_imagenet(root: Path) -> tuple[LabelledImages, LabelledImages, int]:
     """The training split, the validation images as the test split, and the number of classes."""
-    path = root / PREPARED_FILE
+    path, command = root / PREPARED_FILE, f"python data/preprocess_tiny_imagenet.py --data-root {root}"
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing: put tiny-imagenet-200.zip into {root} and run "
-            f"python data/preprocess_tiny_imagenet.py --data-root {root}"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            splits = [_split(file, name) for name in ("train", "test")]
-            classes = len(file["wnids"])
-    except OSError:
-        raise
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise UserError(
-            f"{path} is damaged ({error}): delete it and run python data/preprocess_tiny_imagenet.py "
-            f"--data-root {root} again"
-        ) from error
-    return splits[0], splits[1], classes
+        raise UserError(f"{path} is missing: put tiny-imagenet-200.zip into {root} and run {command}")
+    complaint = f"is damaged: delete it and run {command} again"
+    with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
+        return _split(file, "train"), _split(file, "test"), len(file["wnids"])
 
 
 def _split(file: np.lib.npyio.NpzFile, name: str) -> LabelledImages:

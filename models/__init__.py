@@ -3,6 +3,9 @@
 Every constructor takes ``(classes, channels)`` and returns a plain ``nn.Module`` for images of 32 or 64 pixels
 (28-pixel and 8-pixel images work too). The table names the classifier, which is never guessed from its shape: only
 Gem-Miner prunes it, and it starts fresh when a signed mask comes from another data set.
+
+θ_init is part of the experiment. The small networks start from torch's default initialization (uniform, ±1/√fan_in,
+biases too), with which the AWS paper's results were made; no bias starts at 0, where it would have no sign to transfer.
 """
 
 from collections.abc import Callable
@@ -21,15 +24,16 @@ from models.vgg11_bn import vgg11_bn
 class Architecture(NamedTuple):
     construct: Callable[[int, int], nn.Module]
     classifier: str  # name of the module that computes the class scores
+    version: int = 2  # raised if the network or its initialization changes: runs of two versions are never mixed
 
 
 ARCHITECTURES = {
     "resnet20": Architecture(resnet20, classifier="fc"),
     "resnet32": Architecture(resnet32, classifier="fc"),
     "resnet50": Architecture(resnet50, classifier="fc"),
-    "mobilenetv2": Architecture(mobilenet_v2, classifier="classifier.1"),
+    "mobilenetv2": Architecture(mobilenet_v2, classifier="fc"),
     "shufflenet": Architecture(shufflenet, classifier="fc"),
-    "efficientnet": Architecture(efficientnet_b0, classifier="classifier.1"),
+    "efficientnet": Architecture(efficientnet_b0, classifier="fc"),
     "vgg11_bn": Architecture(vgg11_bn, classifier="classifier"),
 }
 

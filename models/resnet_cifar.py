@@ -1,16 +1,15 @@
 """ResNet-20 and ResNet-32, the small residual networks of He et al. (2016), section 4.2.
 
-Three stages of basic blocks with 16, 32 and 64 channels; the shortcuts have no parameters (option A).
+Three stages of basic blocks with 16, 32 and 64 channels; the shortcuts have no parameters (option A). They differ from
+that paper in their initialization, which is torch's default as in the other small networks here, not He's.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.initialization import initialize_convolution
-
 
 def convolution_3x3(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
-    return initialize_convolution(nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False))
+    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
 
 
 class BasicBlock(nn.Module):

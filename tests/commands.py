@@ -76,15 +76,15 @@ def finish_final(run: Path, method: str, final: FinalTraining, accuracy: float, 
     finish(run / final.stage, kind="final", **network, **asdict(final), **result)
 
 
-def interrupt_at(call: int, owner: object, name: str, patch: pytest.MonkeyPatch) -> list[tuple]:
+def interrupt_at(call: int, owner: object, name: str, patch: pytest.MonkeyPatch) -> list:
     """The ``call``-th call of the function is an interrupt; returns the arguments of each call, as they come."""
     function, calls = getattr(owner, name), []
 
-    def count_and_call(*arguments):
-        calls.append(arguments)
+    def count_and_call(*arguments, **options):
+        calls.append((arguments, options))
         if len(calls) == call:
             raise KeyboardInterrupt
-        return function(*arguments)
+        return function(*arguments, **options)
 
     patch.setattr(owner, name, count_and_call)
     return calls

@@ -86,13 +86,13 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
 
 def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, measure):
     pair = final(runs, SIGNS), final(runs, SOLUTION)
-    measured = interrupt_at(4, measured_path, "measure_position", monkeypatch)
+    measured = interrupt_at(4, measured_path, "interpolate_states", monkeypatch)
     status, _, err = measure(*pair, "--out", tmp_path)
     assert status == 130
     assert "run the same command again" in err
     assert measure(*pair, "--out", tmp_path)[0] == 0
     assert measure(*pair, "--out", tmp_path, "--points", "6")[0] == 0  # 0, 0.2 .. 1 are there
-    positions = [alpha for first, second, alpha, measurement in measured]
+    positions = [options["alpha"] for _, options in measured]
     assert positions == pytest.approx([0, 0.1, 0.2, 0.3, *[0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]])
 
 
@@ -120,8 +120,8 @@ def test_a_changed_network_is_noticed(runs, tmp_path, measure):
     signs = final(runs, SIGNS)
     changed = changed_copy(signs, tmp_path / "changed", result={"test_error": 1.5})
     flags = (changed, final(runs, SOLUTION), "--out", tmp_path / "out", "--points", "2")
-    assert "note: changed was recorded with 1.50 % test error, its file has" in measure(*flags)[1]
-    model = read_network(signs).state
+    assert "note: changed was recorded with 1.50 % test error and has" in measure(*flags)[1]
+    model = read_network(signs).model
     changed_copy(signs, changed, model={**model, "fc.bias": model["fc.bias"] + 1})
     assert_refused(measure(*flags), "holds the path of earlier networks of these names: delete it")
 
@@ -143,8 +143,8 @@ def test_the_normalization_path_ends_at_the_initial_values(runs, tmp_path, measu
     run = runs / "digits_resnet20_aws_seed1"
     network = read_network(run / "level_01")
     initial = torch.load(run / "initialization" / "network.pt", weights_only=True)["model"]
-    for name, tensor in network.with_initial_norms().state.items():
-        assert torch.equal(tensor, (initial if name in network.blueprint.norms else network.state)[name])
+    for name, tensor in network.with_initial_norms().model.items():
+        assert torch.equal(tensor, (initial if name in network.blueprint.norms else network.model)[name])
     flags = ("--normalization-path", run / "level_01", "--out", tmp_path, "--points", "3", "--no-augment")
     assert measure(*flags)[0] == 0
     assert summary_of(tmp_path)["second"] == "digits_resnet20_aws_seed1-level_01-initial_norms"

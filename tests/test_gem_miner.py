@@ -51,7 +51,7 @@ def test_weights_are_signed_constants_of_their_fan_in():
 def linear_miner(scores: list[float], active: list[bool]) -> GemMiner:
     """Two class scores of one input each: weights 1, −2, 3, −4."""
     network = nn.Sequential(nn.Linear(2, 2, bias=False))
-    miner = GemMiner(network, ["0.weight"], seed=0)
+    miner = GemMiner(network, ["0.weight"])
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([[1.0, -2.0], [3.0, -4.0]]))
         miner.scores[0].copy_(torch.tensor(scores).view(2, 2))

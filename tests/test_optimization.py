@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.training.optimization import constant_rates, cosine_rates, decayed_rates, sgd
+from utils.training.optimization import cosine_rates, decayed_rates, sgd
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,6 @@ from utils.training.optimization import constant_rates, cosine_rates, decayed_ra
 )
 def test_the_rate_decays_at_half_and_three_quarters(expected):
     assert decayed_rates(1.0, len(expected), (0.5, 0.75)) == pytest.approx(expected)
-    assert constant_rates(1.0, len(expected)) == [1.0] * len(expected)
 
 
 def test_gem_miner_s_rates():

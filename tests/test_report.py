@@ -117,15 +117,15 @@ def test_the_dry_run_counts_epochs_and_other_settings_are_refused(planned, tmp_p
     assert cells[6] == ["6 runs", "22", "2,320", "1,600"]
     assert "8 error barriers, of which measured: 0" in out
     plan = write_plan(tmp_path / "other.txt", lines_of(tmp_path / "runs", more="--weight-decay 0.1"))
-    expected = "digits_resnet20_lrr_seed1 was made with other settings", "weight_decay 0.0005 (planned: 0.1)"
+    expected = "digits_resnet20_lrr_seed1 was made with other settings", "--weight-decay 0.1 (there: 0.0005)"
     assert_refused(run_report("--plan", plan), *expected)
 
 
 def test_a_part_is_named_by_where_it_comes_from(planned, run_report):
     _, out, _ = run_report("--plan", planned, "--parts")
     rows = [row[2:] for row in cells_of(out)]
-    assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "2"] in rows
-    assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "2"] in rows
+    assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "0.64", "2"] in rows
+    assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "0.64", "2"] in rows
 
 
 @pytest.mark.parametrize("flags", [(), ("--plan", "plan.txt", "--comparisons", "lmc-signs", "--level", "2")])

@@ -81,7 +81,13 @@ def test_damaged_files_and_arrays_of_objects_are_refused(path):
 
 
 def test_the_mask_of_another_network_is_refused_by_tensor():
-    shapes = {"conv": (2, 2), "bias": (3,), "fc": (4, 2)}
-    with pytest.raises(UserError, match=r"bias is \(2,\) in the file and \(3,\) in the network; fc is absent"):
-        method.check_signed_mask(SIGNED_MASK, shapes, "some file")
-    method.check_signed_mask(SIGNED_MASK, {"conv": (2, 2), "bias": (2,)}, "some file")
+    blueprint = Blueprint("resnet20", "digits", 10, 1)
+    shapes = blueprint.shapes(blueprint.signed)
+    signed_mask = {name: torch.ones(shape, dtype=torch.int8) for name, shape in shapes.items()}
+    file = method.SignedMaskFile(signed_mask, "resnet20", "digits")
+    assert method.fit_signed_mask(file, blueprint, "some file") == signed_mask
+    del signed_mask["fc.weight"]
+    signed_mask["fc.bias"] = signed_mask["fc.bias"][:9]
+    difference = r"fc.weight is absent in the file and \(10, 64\) in the network; fc.bias is \(9,\) in the file"
+    with pytest.raises(UserError, match=difference):
+        method.fit_signed_mask(file, blueprint, "some file")

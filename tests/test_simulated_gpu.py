@@ -232,9 +232,9 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
     batch = [torch.empty(size, dtype=torch.int64, device=fake_cuda) for size in ((8,), (8, 5))]
     blueprint, tally, alpha = Blueprint(arch, "toy", 4, 3), Tally(fake_cuda), torch.empty((), device=fake_cuda)
     initial, speed = blueprint.initialize(0), Speed("bf16")
-    subnetwork = SubnetworkTrainer(blueprint, dataset, 8, 0.9, 5e-4, speed)
+    subnetwork = SubnetworkTrainer(blueprint, dataset, toy.RECIPE, speed, blueprint.learnable)
     subnetwork.begin(initial, blueprint.dense_masks(), {name: initial[name] for name in blueprint.norms})
-    search_trainer = SearchTrainer(blueprint, initial, 1e-4, dataset, 8, 0.9, speed)
+    search_trainer = SearchTrainer(blueprint, initial, 1e-4, dataset, toy.RECIPE, speed)
     search_trainer.begin(initial, seed=1)
     for trainer in (subnetwork, search_trainer):
         rate_tensor(trainer.optimizer, fake_cuda)

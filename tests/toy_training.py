@@ -1,6 +1,7 @@
 """A small training in two ways: by a Trainer, and by the readable step alone with nothing of a Trainer around it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from utils.method.network import Blueprint, State
 from utils.method.pruning import Masks
 from utils.method.step import make_train_step
 from utils.training.devices import Speed
-from utils.training.optimization import set_rate, sgd
+from utils.training.optimization import Recipe, set_rate, sgd
 from utils.training.trainer import SearchTrainer, SubnetworkTrainer, Trainer
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
 CONSTANTS = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
 DATASET = toy_dataset(count=36, size=8, classes=4)
 BATCH_SIZE = 8  # an epoch ends with a batch of 4
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+RECIPE = Recipe(BATCH_SIZE, momentum=0.9, weight_decay=5e-4)
 
 
 def half_masks(seed: int = 1) -> Masks:
@@ -38,7 +39,7 @@ def far_norms(state: State) -> State:
 
 def make_trainer(speed: Speed, seed: int = 1, dataset=DATASET) -> SubnetworkTrainer:
     """A trainer that holds a subnetwork of seed ``seed``, with AWS's interpolation."""
-    trainer = SubnetworkTrainer(BLUEPRINT, dataset, BATCH_SIZE, MOMENTUM, WEIGHT_DECAY, speed)
+    trainer = SubnetworkTrainer(BLUEPRINT, dataset, RECIPE, speed, BLUEPRINT.learnable)
     begin(trainer, seed)
     return trainer
 
@@ -64,7 +65,7 @@ def alphas(device: torch.device) -> Tensor:
 
 
 def make_search(speed: Speed) -> SearchTrainer:
-    return SearchTrainer(BLUEPRINT, CONSTANTS, 1e-4, DATASET, BATCH_SIZE, MOMENTUM, speed)
+    return SearchTrainer(BLUEPRINT, CONSTANTS, 1e-4, DATASET, replace(RECIPE, weight_decay=0.0), speed)
 
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
@@ -85,7 +86,7 @@ def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], Stat
     initial, masks = BLUEPRINT.initialize(seed), half_masks(seed)
     network = BLUEPRINT.build(initial, masks, dataset.device).train()
     norms = {name: tensor.to(dataset.device) for name, tensor in far_norms(initial).items()}
-    optimizer = sgd(network, 0.0, MOMENTUM, WEIGHT_DECAY)
+    optimizer = sgd(network, 0.0, RECIPE.momentum, RECIPE.weight_decay)
     on_device = {name: mask.to(dataset.device) for name, mask in masks.items()}
     step = make_train_step(network, optimizer, on_device, norms)
     losses = []

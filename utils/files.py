@@ -20,6 +20,21 @@ class FileError(UserError):
 
 
 @contextmanager
+def naming_damage(path: Path | zipfile.Path, complaint: str) -> Iterator[None]:
+    """Read ``path`` in this context, and a damaged file is a FileError: its name, ``complaint`` and the reason.
+
+    An OSError that names the file, such as FileNotFoundError, stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:  # a damaged archive or pickle can raise nearly anything, even an OSError without a file
+        if isinstance(error, FileError) or (isinstance(error, OSError) and error.filename):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileError(f"{path} {complaint} ({reason})") from error
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, synced and renamed at the end: ``path`` is always the old file or the whole new one.
 
@@ -35,15 +50,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
@@ -63,20 +74,12 @@ def load(path: Path) -> dict:
 
     Raises FileError if the file is damaged or not ours, FileNotFoundError if there is none.
     """
-    try:
+    with naming_damage(path, "is damaged or no file of this program"):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch itself does not compare the checksums
         if damaged is not None:
-            raise FileError(f"{path} is damaged (wrong checksum of {damaged})")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, FileError):
-        raise
-    except Exception as error:  # a damaged archive or pickle can raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileError(f"{path} is damaged or no file of this program ({reason})") from error
-    if not isinstance(content, dict):
-        raise FileError(f"{path} is no file of this program")
-    return content
+            raise ValueError(f"wrong checksum of {damaged}")
+        return _checked(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -85,12 +88,13 @@ def write_json(path: Path, content: dict) -> None:
 
 def read_json(path: Path) -> dict:
     """Raises FileError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileError(f"{path} is damaged ({error}): delete that file and run the same command again") from error
+    with naming_damage(path, "is damaged: delete that file and run the same command again"):
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _checked(content: object) -> dict:
     if not isinstance(content, dict):
-        raise FileError(f"{path} is damaged: delete that file and run the same command again")
+        raise ValueError(f"it holds a {type(content).__name__} instead of a dict")
     return content
 
 

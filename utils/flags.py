@@ -13,7 +13,7 @@ from utils.errors import UserError, refuse
 from utils.method.gem_miner import freeze_rate
 from utils.method.methods import INITIALIZATION, METHODS
 from utils.method.starts import STARTS
-from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER
+from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER, NOT_FLAGS
 from utils.runs.run import FinalTraining, Level
 from utils.training.devices import PRECISIONS
 
@@ -210,14 +210,14 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run_settings(args: argparse.Namespace) -> dict:
-    return {name: getattr(args, name) for name in SETTINGS}
+    return {name: getattr(args, name) for name in SETTINGS} | {"network_version": ARCHITECTURES[args.arch].version}
 
 
 def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
     """The command line that has these settings."""
     flags = []
     for name, value in settings.items():
-        if value is not None and name != "data":
+        if value is not None and name not in NOT_FLAGS:
             flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return flags
 

@@ -14,7 +14,7 @@ from utils.barriers.meter import PositionMeter
 from utils.errors import UserError
 from utils.files import FileError, read_json, write_csv, write_json
 from utils.method.mode_connectivity import barrier_above_line, error_barrier, interpolate_states
-from utils.method.network import Blueprint, load_network
+from utils.method.network import NETWORK_PARTS, Blueprint, load_network
 from utils.results.plots import Curve, path_figure, save_figure
 from utils.runs.records import NETWORK_FILE, SUMMARY_FILE, Record
 from utils.runs.run import claim_stage
@@ -31,7 +31,7 @@ class TrainedNetwork:
     label: str
     run: Path | None
     blueprint: Blueprint
-    state: Mapping[str, Tensor]
+    model: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     initial_norms: Mapping[str, Tensor]
     settings: dict
@@ -39,8 +39,8 @@ class TrainedNetwork:
 
     def with_initial_norms(self) -> "TrainedNetwork":
         """The same network with ψ_init instead of ψ, the far end of the path that AWS is built to flatten."""
-        state = {**self.state, **self.initial_norms}
-        return replace(self, label=f"{self.label}-initial_norms", state=state, result=None)
+        model = {**self.model, **self.initial_norms}
+        return replace(self, label=f"{self.label}-initial_norms", model=model, result=None)
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,8 @@ def read_network(path: Path) -> TrainedNetwork:
     stage = file.resolve().parent
     run = next((parent for parent in (stage.parent, stage.parent.parent) if Record(parent).is_run), None)
     own_name = stage.name if file.name == NETWORK_FILE else file.stem
-    return TrainedNetwork(
-        label=f"{run.name}-{own_name}" if run else own_name,
-        run=run,
-        blueprint=blueprint,
-        state=content["model"],
-        masks=content["masks"],
-        initial_norms=content["initial_norms"],
-        settings=content["settings"],
-        result=content["result"],
-    )
+    label = f"{run.name}-{own_name}" if run else own_name
+    return TrainedNetwork(label, run, blueprint, **{part: content[part] for part in NETWORK_PARTS})
 
 
 def check_comparable(networks: Sequence[TrainedNetwork]) -> None:
@@ -109,12 +101,8 @@ def check_comparable(networks: Sequence[TrainedNetwork]) -> None:
 def tell_apart(networks: Sequence[TrainedNetwork]) -> list[TrainedNetwork]:
     """The networks with labels that differ: equal ones get a piece of their fingerprints."""
     labels = [network.label for network in networks]
-    return [
-        network
-        if labels.count(network.label) == 1
-        else replace(network, label=f"{network.label}-{fingerprint(network.state)[:8]}")
-        for network in networks
-    ]
+    endings = [f"-{fingerprint(network.model)[:8]}" if labels.count(network.label) > 1 else "" for network in networks]
+    return [replace(network, label=network.label + ending) for network, ending in zip(networks, endings, strict=True)]
 
 
 def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement) -> dict:
@@ -141,28 +129,23 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
 
 def report_ends(ends: Sequence[dict], images: int) -> None:
     """Say if an end's test error differs, by at least one image, from the one that its training recorded."""
-    one_image = 100 / images
+    reasons = {
+        "test_error": "in its file here: other data, another device, or a changed file",
+        "reestimated_test_error": "with re-estimated batch-norm statistics, as on the path",
+    }
     for end in ends:
-        recorded = end["recorded_test_error"]
-        if recorded is None:
-            continue
-        if abs(end["test_error"] - recorded) > one_image / 2:
-            print(
-                f"note: {end['network']} was recorded with {recorded:.2f} % test error, its file has "
-                f"{end['test_error']:.2f} % here: other data, another device, or a changed file"
-            )
-        elif abs(end["reestimated_test_error"] - recorded) > one_image / 2:
-            print(
-                f"note: {end['network']} was recorded with {recorded:.2f} % test error and has "
-                f"{end['reestimated_test_error']:.2f} % with re-estimated batch-norm statistics, as on the path"
-            )
+        label, recorded = end["network"], end["recorded_test_error"]
+        for key, reason in reasons.items():
+            if recorded is not None and abs(end[key] - recorded) > 50 / images:  # half an image, in %
+                print(f"note: {label} was recorded with {recorded:.2f} % test error and has {end[key]:.2f} % {reason}")
+                break
 
 
 def check_fingerprints(folder: Path, first: TrainedNetwork, second: TrainedNetwork) -> None:
     """Raises UserError unless the positions that are kept belong to these very weights and data."""
     fingerprints = {
-        "first": fingerprint(first.state),
-        "second": fingerprint(second.state),
+        "first": fingerprint(first.model),
+        "second": fingerprint(second.model),
         "data": first.settings["data"],
         "batch_size": first.settings["batch_size"],
     }
@@ -186,19 +169,23 @@ def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurem
     errors = {"network": end.label, "reestimated_test_error": reestimated}
     if end.result is None:
         return errors | {"recorded_test_error": None, "test_error": None}
-    as_saved = measurement.meter.evaluate(end.state)
+    as_saved = measurement.meter.evaluate(end.model)
     return errors | {"recorded_test_error": end.result["test_error"], "test_error": as_saved.error}
 
 
 def measure_positions(
     first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, folder: Path
 ) -> list[dict]:
-    """One row a position, in the order of α, those of earlier commands included: a coarser grid later must not lower
-    a barrier that was found. A row is kept as soon as it is there."""
+    """One row a position, in the order of α: errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its
+    own. Those of earlier commands are included: a coarser grid later must not lower a barrier that was found."""
     known = {row["alpha"]: row for row in read_positions(folder / POSITIONS_FILE)}
     for alpha in tqdm(measurement.alphas, desc="positions", leave=False, disable=not sys.stderr.isatty()):
         if alpha not in known:
-            known[alpha] = measure_position(first, second, alpha, measurement)
+            # What survives in either network survives between them: there is nothing to mask.
+            state = interpolate_states(first.model, second.model, first.blueprint.learnable, alpha=alpha)
+            training, test = measurement.meter.measure(state)
+            row = (alpha, test.error, test.loss, training.error, training.loss)
+            known[alpha] = dict(zip(POSITION_COLUMNS, row, strict=True))
             write_csv(folder / POSITIONS_FILE, [known[key] for key in sorted(known)])
     return [known[alpha] for alpha in sorted(known)]
 
@@ -211,20 +198,6 @@ def read_positions(path: Path) -> list[dict]:
             return [{key: float(row[key]) for key in POSITION_COLUMNS} for row in csv.DictReader(file)]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from error
-
-
-def measure_position(first: TrainedNetwork, second: TrainedNetwork, alpha: float, measurement: PathMeasurement) -> dict:
-    """Errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its own."""
-    # What survives in either network survives between them: there is nothing to mask.
-    state = interpolate_states(first.state, second.state, first.blueprint.learnable, alpha)
-    training, test = measurement.meter.measure(state)
-    return {
-        "alpha": alpha,
-        "test_error": test.error,
-        "test_loss": test.loss,
-        "train_error": training.error,
-        "train_loss": training.loss,
-    }
 
 
 def summarize(

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from models import ARCHITECTURES
-from utils.benchmark.arms import EPOCH_IMAGES, describe_positions, describe_steps, position_arms, step_arms
-from utils.benchmark.measure import FAILURES, choose_arms, failed_row, measure_arms
+from utils.benchmark.arms import describe_positions, describe_steps, position_arms, step_arms
+from utils.benchmark.measure import FAILURES, failed_row, measure_arms
 from utils.benchmark.sharing import share_device
-from utils.benchmark.workload import BATCH_SIZE, CLASSES, Workload
+from utils.benchmark.workload import BATCH_SIZE, CLASSES, EPOCH_IMAGES, Workload
 from utils.errors import UserError, exit_status
 from utils.files import write_csv
 from utils.flags import COUNT, POSITIVE, RATE, make_parser, number
@@ -35,30 +35,23 @@ def main(argv: list[str] | None = None) -> int:
     return exit_status(PROGRAM, lambda: benchmark(parse_arguments(argv)))
 
 
-# fmt: off
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(PROGRAM, __doc__)
     add = parser.add_argument
     add("arch", nargs="*", choices=[*ARCHITECTURES, []], metavar="ARCH",  # [] is what argparse takes for no name
-        help=f"networks out of {', '.join(ARCHITECTURES)} (default: the paper's four)")
+        help=f"networks out of {', '.join(ARCHITECTURES)} (default: the paper's four)")  # fmt: skip
     add("--size", type=int, choices=CLASSES, default=32, help="of the images, in pixels")
     add("--images", type=number(int, BATCH_SIZE),
-        help="training images, at least a batch (default: as many as the data set has on CUDA, 512 on the CPU)")
+        help="training images, at least a batch (default: the data set's number on CUDA, 512 on the CPU)")  # fmt: skip
     add("--rounds", type=POSITIVE, default=7, help="n: how often the arms alternate")
     add("--steps", type=POSITIVE, help="steps of an arm in a round (default: 100 on CUDA, 1 on the CPU)")
     add("--workers", type=COUNT, default=min(4, os.cpu_count() or 1), help="processes of the plain arm's data loader")
-    add("--arms", nargs="+", metavar="ARM", help="only these and the first one (default: all that the device has)")
     add("--share", type=POSITIVE, nargs="+", metavar="N", help="instead: N trainings of the fastest arm at once")
     add("--positions", action="store_true", help="instead: positions of error barriers")
     add("--seconds", type=RATE, default=20.0, help="of each measurement with --share")
     add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
     add("--out", type=Path, help="CSV file of the results")
     return parser.parse_args(argv)
-
-
-# fmt: on
 
 
 def benchmark(args: argparse.Namespace) -> None:
@@ -71,27 +64,25 @@ def benchmark(args: argparse.Namespace) -> None:
     rows = []
     for arch in args.arch or PAPER_NETWORKS:
         measured = measure(Workload(arch, args.size, images, device, args.workers), args)
-        rows += [{"device": name, "network": f"{arch} {args.size} px", **row} for row in measured]
+        rows += [{"network": f"{arch} {args.size} px", **row} for row in measured]
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            write_csv(args.out, rows)
+            write_csv(args.out, [{"device": name, **row} for row in rows])
     print(f"{name}, torch {torch.__version__}, batch {BATCH_SIZE}, an epoch of {images:,} training images")
-    print(markdown_table([{key: cell for key, cell in row.items() if key != "device"} for row in rows]))
+    print(markdown_table(rows))
     failed = sum("failed" in row for row in rows)
     if failed:
         raise UserError(f"{failed} of {len(rows)} measurements failed: the last column says why")
 
 
 def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
-    """The rows of one network. Raises UserError for an arm that the device does not have."""
-    arms = choose_arms(position_arms(workload) if args.positions else step_arms(workload), args.arms)
     try:
         if args.share:
             return list(share_device(workload, args.share, args.seconds))
         if args.positions:
-            return measure_arms(arms, describe_positions, args.rounds)
+            return measure_arms(position_arms(workload), describe_positions, args.rounds)
         steps = args.steps or (100 if workload.device.type == "cuda" else 1)
-        return measure_arms(arms, partial(describe_steps, workload), args.rounds, repeats=steps, starts=2)
+        return measure_arms(step_arms(workload), partial(describe_steps, workload), args.rounds, steps, starts=2)
     except FAILURES as error:
         return [failed_row("all", error)]
 

@@ -10,18 +10,11 @@ from data.batches import count_batches, draw_epoch, evaluation_batches, training
 from utils.barriers.meter import PositionMeter
 from utils.benchmark.measure import Arm, Work, ratio_cells
 from utils.benchmark.plain import PlainTraining
-from utils.benchmark.workload import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, Workload
+from utils.benchmark.workload import BATCH_SIZE, LR, RECIPE, Workload
 from utils.training.devices import Speed
 from utils.training.optimization import set_rate
 from utils.training.trainer import SubnetworkTrainer
 
-EPOCH_IMAGES = {32: 50_000, 64: 100_000}
-# Seconds of an epoch in which every activation crosses the memory's bus once in bf16, at 4.3 TB/s.
-BYTE_FLOORS = {
-    ("resnet50", 32): 0.82, ("resnet50", 64): 6.2, ("mobilenetv2", 32): 0.33, ("mobilenetv2", 64): 2.6,
-    ("shufflenet", 32): 0.21, ("efficientnet", 32): 0.13, ("efficientnet", 64): 0.95,
-}  # fmt: skip
-FLOORS_BANDWIDTH = 4.3e12
 # Each arm adds something to the one before; CUDA's last one takes away the kernels that are not deterministic.
 STEP_SPEEDS = {
     "cuda": {
@@ -37,7 +30,7 @@ STEP_SPEEDS = {
         "compile": Speed(channels_last=True, compile=True),
     },
 }
-POSITION_SPEEDS = {"readable": Speed(), "compile": Speed(compile=True)}
+POSITION_SPEEDS = {"bare passes": None, "readable": Speed(), "compile": Speed(compile=True)}
 CUDA_POSITION_SPEEDS = {"graph": Speed(cuda_graph=True), "compile, graph": Speed(compile=True, cuda_graph=True)}
 
 
@@ -47,7 +40,7 @@ class OurTraining:
     def __init__(self, workload: Workload, speed: Speed):
         dataset, blueprint = workload.dataset.to(workload.device), workload.blueprint
         initial = blueprint.initialize(0)
-        self.trainer = SubnetworkTrainer(blueprint, dataset, BATCH_SIZE, MOMENTUM, WEIGHT_DECAY, speed)
+        self.trainer = SubnetworkTrainer(blueprint, dataset, RECIPE, speed, blueprint.learnable)
         self.trainer.begin(initial, workload.masks(), {name: initial[name] for name in blueprint.norms})
         self.trainer.network.train()
         set_rate(self.trainer.optimizer, LR)
@@ -72,13 +65,12 @@ def step_arms(workload: Workload) -> list[Arm]:
 
 def describe_steps(workload: Workload, arm: Arm, plain: Arm) -> dict:
     """An arm's cells; times a whole epoch, too."""
-    step, floor, (first, again) = statistics.median(arm.seconds), byte_floor(workload, arm), arm.start_ups
+    step, (first, again) = statistics.median(arm.seconds), arm.start_ups
     return {
         "ms a step": f"{1000 * step:.4g}",
         "images a second": f"{BATCH_SIZE / step:,.0f}",
         **ratio_cells("times plain", plain, arm),
         "epoch s": f"{whole_epoch(workload, arm):.3g}",
-        "of byte floor": f"{floor / step:.0%}" if floor else "",
         "peak GB with start-up": f"{arm.peak_bytes / 1e9:.2f}" if arm.peak_bytes else "",
         "start-up s": f"{first:.1f}",
         "start-up again s": f"{again:.1f}",
@@ -95,16 +87,6 @@ def whole_epoch(workload: Workload, arm: Arm) -> float:
 
     arm.timed(arm.work.evaluate)  # libraries choose their kernels
     return arm.timed(epoch)
-
-
-def byte_floor(workload: Workload, arm: Arm) -> float | None:
-    """Seconds of a step in which every activation crosses this GPU's memory bus once in bf16; None if not known."""
-    floor = BYTE_FLOORS.get((workload.arch, workload.size))
-    if floor is None or workload.device.type != "cuda":
-        return None
-    source = torch.empty(2**29, dtype=torch.uint8, device=workload.device)
-    bandwidth = 2 * len(source) / arm.timed(partial(source.clone().copy_, source), repeats=20)  # it reads and writes
-    return floor * FLOORS_BANDWIDTH / bandwidth * BATCH_SIZE / EPOCH_IMAGES[workload.size]
 
 
 def position(workload: Workload, speed: Speed | None) -> Work:
@@ -129,7 +111,7 @@ def position(workload: Workload, speed: Speed | None) -> Work:
 
 
 def position_arms(workload: Workload) -> list[Arm]:
-    speeds = {"bare passes": None} | POSITION_SPEEDS | (CUDA_POSITION_SPEEDS if workload.device.type == "cuda" else {})
+    speeds = POSITION_SPEEDS | (CUDA_POSITION_SPEEDS if workload.device.type == "cuda" else {})
     return [Arm(name, workload.device, partial(position, workload, speed)) for name, speed in speeds.items()]
 
 

@@ -92,15 +92,6 @@ def measure_arms(
     return [{"arm": arm.name, **describe(arm, started[0])} for arm in started] + failed
 
 
-def choose_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> list[Arm]:
-    """The arms that are named (all, by default) and the first one. Raises UserError for an unknown name."""
-    known = [arm.name for arm in arms]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UserError(f"{arms[0].device} has no arm {', '.join(unknown)}: choose from {', '.join(known)}")
-    return [arm for arm in arms if not names or arm is arms[0] or arm.name in names]
-
-
 def ratio_cells(title: str, over: Arm, under: Arm) -> dict:
     """Median and range of ``over``'s time divided by ``under``'s in the same round."""
     ratios = [first / second for first, second in zip(over.seconds, under.seconds, strict=True)]

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from data.batches import evaluation_batches
 from data.dataset import Dataset
-from utils.benchmark.workload import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, Workload
+from utils.benchmark.workload import BATCH_SIZE, LR, RECIPE, Workload
 from utils.training.devices import Speed
 from utils.training.evaluation import evaluate
 from utils.training.fast_path import in_tf32
@@ -55,7 +55,9 @@ class PlainTraining:
         for name, mask in workload.masks().items():
             layer = self.network.get_submodule(name.removesuffix(".weight"))
             prune.custom_from_mask(layer, "weight", mask.to(self.device))
-        self.optimizer = torch.optim.SGD(self.network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), LR, RECIPE.momentum, weight_decay=RECIPE.weight_decay
+        )
         cuda, workers = self.device.type == "cuda", workload.workers
         processes = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": cuda}
         loader = DataLoader(PilImages(self.dataset), BATCH_SIZE, shuffle=True, drop_last=True, **processes)

@@ -9,10 +9,13 @@ from data import DATASETS, Dataset
 from data.dataset import LabelledImages
 from utils.method.network import Blueprint
 from utils.method.pruning import Masks
+from utils.training.optimization import Recipe
 
 CLASSES = {32: 100, 64: 200}  # by the images' size
+EPOCH_IMAGES = {32: 50_000, 64: 100_000}
 TEST_IMAGES = 10_000
-BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.01, 0.9, 5e-4
+BATCH_SIZE, LR = 128, 0.01
+RECIPE = Recipe(BATCH_SIZE, momentum=0.9, weight_decay=5e-4)
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,16 @@ class _ThresholdStraightThrough(torch.autograd.Function):
 
 
 class GemMiner(nn.Module):
-    """A network of frozen weights with a trained score for every weight in ``scored``, first drawn from ``seed``."""
+    """A network of frozen weights with a trained score for every weight in ``scored``, which ``start`` draws."""
 
-    def __init__(self, network: nn.Module, scored: Iterable[str], seed: int):
+    def __init__(self, network: nn.Module, scored: Iterable[str]):
         super().__init__()
         self.network = network.requires_grad_(False)
         self.scored = tuple(scored)
         self.weights = [network.get_parameter(name) for name in self.scored]
         self.scores = nn.ParameterList(torch.empty_like(weight) for weight in self.weights)
         for index, weight in enumerate(self.weights):
-            self.register_buffer(f"active_{index}", torch.empty_like(weight, dtype=torch.bool))
-        self.start(seed)
+            self.register_buffer(f"active_{index}", torch.ones_like(weight, dtype=torch.bool))
 
     @torch.no_grad()
     def start(self, seed: int) -> None:

@@ -17,6 +17,7 @@ from utils.method.pruning import Masks, apply_masks, prunable_names
 from utils.seeding import derive_seed, seed_global_generators
 
 State = dict[str, Tensor]
+NETWORK_PARTS = ("model", "masks", "initial_norms", "settings", "result")  # in a network.pt, beside the blueprint
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Blueprint:
     def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, **about: dict) -> None:
         """Write a ``network.pt``: ``model`` loads strictly into the bare network; ``about`` holds the run's
         ``settings`` and the network's ``result``. README.md describes the rest."""
-        save(path, {"model": state, "masks": masks, "initial_norms": initial_norms, **about, **asdict(self)})
+        version = {"network_version": ARCHITECTURES[self.arch].version}
+        save(path, {"model": state, "masks": masks, "initial_norms": initial_norms, **about, **asdict(self), **version})
 
 
 def plain_state(network: nn.Module) -> State:
@@ -108,9 +110,15 @@ def load_network(path: Path) -> tuple[Blueprint, dict]:
     """
     content = load(path)
     fields = Blueprint.__dataclass_fields__
-    missing = {"model", "masks", "initial_norms", "settings", "result", *fields} - content.keys()
+    missing = {*NETWORK_PARTS, *fields} - content.keys()
     if missing:
         raise FileError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
     if content["arch"] not in ARCHITECTURES:
         raise FileError(f"{path} holds a network that this program does not know, {content['arch']}")
+    version, ours = content.get("network_version", 1), ARCHITECTURES[content["arch"]].version
+    if version != ours:
+        raise FileError(
+            f"{path} holds version {version} of {content['arch']}, and this program builds version {ours}: use the "
+            "version of the program that made the file, or train the network again"
+        )
     return Blueprint(**{name: content[name] for name in fields}), content

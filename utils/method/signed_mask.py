@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import FileError, write
+from utils.files import FileError, naming_damage, write
 from utils.method.network import Blueprint
 from utils.method.pruning import Masks
 
@@ -92,17 +92,13 @@ def load_signed_mask(path: Path) -> SignedMaskFile:
 
     Raises FileError if it is damaged or not such a file, FileNotFoundError if it does not exist.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if file["format"] != FORMAT:
-                raise FileError(f"{path} has format {file['format']}; this program reads {FORMAT}: update the program")
-            names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
-            signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
-            return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
-    except (OSError, FileError):
-        raise
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise FileError(f"{path} is damaged or no signed-mask file: copy or create it again") from error
+    complaint = "is damaged or no signed-mask file: copy or create it again"
+    with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
+        if file["format"] != FORMAT:
+            raise FileError(f"{path} has format {file['format']}; this program reads {FORMAT}: update the program")
+        names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
+        signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
+        return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
 
 
 def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
@@ -122,12 +118,6 @@ def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> 
     classifier = blueprint.classifier if file.dataset != blueprint.dataset else ()
     signed_mask = {name: signs for name, signs in file.signed_mask.items() if name not in classifier}
     shapes = blueprint.shapes(name for name in blueprint.signed if name not in classifier)
-    check_signed_mask(signed_mask, shapes, f"{source} ({file.arch} on {file.dataset})")
-    return signed_mask
-
-
-def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise UserError, naming the first tensors that differ, unless the mask covers exactly ``shapes``."""
     found = {name: tuple(tensor.shape) for name, tensor in signed_mask.items()}
     differences = [
         f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
@@ -137,4 +127,8 @@ def check_signed_mask(signed_mask: SignedMask, shapes: Mapping[str, tuple[int, .
     if differences:
         more = len(differences) - MENTIONED_DIFFERENCES
         listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise UserError(f"{source} belongs to another network: {listed}. Choose its --arch or another file")
+        raise UserError(
+            f"{source} ({file.arch} on {file.dataset}) belongs to another network: {listed}. Choose its --arch or "
+            "another file"
+        )
+    return signed_mask

@@ -29,6 +29,16 @@ class Start(NamedTuple):
     norms: str
 
     @property
+    def parts(self) -> dict[str, str]:
+        """The source of each part."""
+        return {part: source for part, source in self._asdict().items() if part != "formula"}
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is trained from a random initialization."""
+        return self.magnitudes == NEW
+
+    @property
     def needs_level(self) -> bool:
         """Whether it needs a finished level or a signed mask."""
         return self.mask != NONE

@@ -2,11 +2,11 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from utils.files import read_json
 from utils.method.methods import METHODS
-from utils.method.starts import NEW, STARTS
+from utils.method.starts import STARTS
 from utils.results.comparisons import Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
 from utils.results.plots import CategoryPanel, Curve, Panel, style_of
@@ -35,7 +35,6 @@ class MeasuredComparison:
     comparison: Comparison
     planned_trials: int
     summaries: tuple[dict, ...]
-    epsilon: float | None
 
     @property
     def network(self) -> str:
@@ -48,6 +47,10 @@ class MeasuredComparison:
     @property
     def heights(self) -> list[float]:
         return [summary["barrier"] for summary in self.summaries]
+
+    @property
+    def epsilon(self) -> float | None:
+        return self.summaries[0]["epsilon"] if self.summaries else None
 
     @property
     def connected(self) -> int | None:
@@ -95,33 +98,22 @@ def collect_entries(plan: Plan, records: Records) -> list[Entry]:
     return entries
 
 
-def collect_comparisons(
-    plan: Plan,
-    summary_of: Callable[[PlannedBarrier], dict | None],
-    epsilon_of: Callable[[PlannedBarrier], float | None],
-) -> list[MeasuredComparison]:
-    """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was, ``epsilon_of`` the ε
-    that it is compared with."""
-
-    def collect(barriers: Sequence[PlannedBarrier]) -> MeasuredComparison:
-        run, summaries = barriers[0].run, tuple(summary for summary in map(summary_of, barriers) if summary)
-        return MeasuredComparison(
-            *run.network, run.method, barriers[0].comparison, len(barriers), summaries, epsilon_of(barriers[0])
-        )
-
-    groups = grouped(plan.barriers, lambda barrier: (barrier.run.network, barrier.run.method, barrier.name))
-    return [collect(barriers) for barriers in groups.values()]
+def collect_comparisons(plan: Plan, summary_of: Callable[[PlannedBarrier], dict | None]) -> list[MeasuredComparison]:
+    """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was."""
+    groups = grouped(plan.barriers, lambda barrier: (*barrier.run.network, barrier.run.method, barrier.comparison))
+    return [
+        MeasuredComparison(*key, len(barriers), tuple(filter(None, map(summary_of, barriers))))
+        for key, barriers in groups.items()
+    ]
 
 
-def kept_summary(barrier: PlannedBarrier) -> dict | None:
-    """What an earlier command measured, if any did."""
-    return read_json(barrier.file) if barrier.file.exists() else None
-
-
-def present_epsilon(records: Records, barrier: PlannedBarrier) -> float | None:
-    """ε of the dense networks that are there now, whatever was known when a path was measured."""
-    record = records.of(barrier.run.folder)
-    return dense_deviation(records.below(barrier.run.folder.parent), record.settings)[0] if record.is_run else None
+def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
+    """What an earlier command measured, if any did, with ε of the dense networks that are there now."""
+    if not barrier.file.exists():
+        return None
+    folder = barrier.run.folder
+    epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings)
+    return read_json(barrier.file) | {"epsilon": epsilon}
 
 
 def figure_rows(
@@ -184,50 +176,40 @@ def level_tables(entries: Sequence[Entry], parts: bool) -> str:
         rows = [entry for entry in entries if entry.experiment.level in (None, level)]
         rows.sort(key=lambda entry: entry.experiment.network)  # stable: a network's dense row stays where it was
         ratio = next(row.remaining_ratio for row in rows if row.experiment.level == level)
-        table = markdown_table([(part_row if parts else paper_row)(row) for row in rows])
+        table = markdown_table([level_row(row, parts) for row in rows])
         sections.append(f"## Level {level}, remaining ratio {ratio:.3f}\n\n{table}\n")
     return "\n".join(sections)
 
 
-def paper_row(entry: Entry) -> dict:
-    experiment, marks = entry.experiment, ["-", "-"]
-    if experiment.method != "dense":
-        found = (METHODS[experiment.method].interpolates, STARTS[experiment.start].magnitudes == NEW)
-        marks = ["✓" if mark else "×" for mark in found]
+def level_row(entry: Entry, parts: bool) -> dict:
+    experiment, start = entry.experiment, STARTS[entry.experiment.start]
+    if parts:
+        origin = {"start": experiment.start, **start.parts}
+    else:
+        found = {"Use AWS subnetwork": METHODS[experiment.method].interpolates, "Trained from θ_init": start.is_new}
+        origin = {column: "-" if experiment.method == "dense" else "✓" if yes else "×" for column, yes in found.items()}
     remaining = f"{entry.remaining_ratio:.3g}"
     if METHODS[experiment.method].searches and entry.results:  # it prunes the classifier too
         remaining += f" ({entry.ratio('remaining_ratio_with_classifier'):.3g} with the classifier)"
     return {
         "Model": experiment.network,
         "Method": experiment.label,
-        "Use AWS subnetwork": marks[0],
-        "Trained from θ_init": marks[1],
+        **origin,
         "Top-1 Acc. (%)": mean_and_deviation(entry.accuracies),
         "Remaining Params.": remaining,
         "n": entry.counted,
     }
 
 
-def part_row(entry: Entry) -> dict:
-    experiment, start = entry.experiment, STARTS[entry.experiment.start]
-    return {
-        "Model": experiment.network,
-        "Method": experiment.label,
-        "start": experiment.start,
-        **{"mask": start.mask, "signs": start.signs, "magnitudes": start.magnitudes, "ψ": start.norms},
-        "Top-1 Acc. (%)": mean_and_deviation(entry.accuracies),
-        "n": entry.counted,
-    }
-
-
 def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
+    title = "error barrier (percentage points)"
     return markdown_table(
         [
             {
                 "Model": row.network,
                 "kind": row.comparison.panel,
                 "networks": row.label,
-                "error barrier (percentage points)": row.shown,
+                title: row.shown,
                 "n": row.counted,
             }
             for row in comparisons
@@ -237,22 +219,18 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
 
 def accuracy_records(entries: Sequence[Entry]) -> list[dict]:
     """The rows of the CSV table."""
-    records = []
-    for entry in entries:
-        experiment, start = entry.experiment, STARTS[entry.experiment.start]
-        records.append(
-            {
-                **{key: getattr(experiment, key) for key in ("dataset", "arch", "method", "start")},
-                "formula": experiment.label,
-                "level": experiment.level,
-                "remaining_ratio": entry.remaining_ratio,
-                **{part: getattr(start, part) for part in ("mask", "signs", "magnitudes", "norms")},
-                **{key: entry.ratio(key) for key in OTHER_RATIOS},
-                **_statistics("test_accuracy", entry.accuracies),
-                "planned": entry.planned_trials,
-            }
-        )
-    return records
+    return [
+        {
+            **asdict(entry.experiment),
+            "formula": entry.experiment.label,
+            "remaining_ratio": entry.remaining_ratio,
+            **STARTS[entry.experiment.start].parts,
+            **{key: entry.ratio(key) for key in OTHER_RATIOS},
+            **_statistics("test_accuracy", entry.accuracies),
+            "planned": entry.planned_trials,
+        }
+        for entry in entries
+    ]
 
 
 def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
@@ -280,11 +258,14 @@ def _statistics(name: str, values: Sequence[float]) -> Mapping[str, float | int 
 
 def work_table(runs: Sequence[PlannedRun]) -> str:
     """Every run with its epochs, those that are done, and the totals."""
-    columns = ("run", "final trainings", "epochs", "of which done")
-    rows = [
-        (run.folder.name, len(run.finals) + len(run.partners), sum(run.stages().values()), run.epochs_done())
+    counts = {
+        run.folder.name: (len(run.finals) + len(run.partners), sum(run.stages().values()), run.epochs_done())
         for run in runs
-    ]
-    rows.append((f"{len(runs)} runs", *(sum(row[column] for row in rows) for column in (1, 2, 3))))
-    cells = [(name, finals, f"{epochs:,}", f"{done:,}") for name, finals, epochs, done in rows]
-    return markdown_table([dict(zip(columns, row, strict=True)) for row in cells])
+    }
+    counts[f"{len(runs)} runs"] = tuple(map(sum, zip(*counts.values(), strict=True)))
+    return markdown_table(
+        [
+            {"run": name, "final trainings": finals, "epochs": f"{epochs:,}", "of which done": f"{done:,}"}
+            for name, (finals, epochs, done) in counts.items()
+        ]
+    )

@@ -13,7 +13,7 @@ from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS, Comparison
 from utils.results.tables import grouped
-from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, is_finished
+from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, differences, is_finished
 from utils.runs.run import FinalTraining
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ class PlannedRun:
         return sum(epochs for stage, epochs in self.stages().items() if self.has(stage))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedBarrier:
     """One comparison of two final trainings of one run."""
 
@@ -109,13 +109,7 @@ class Plan:
         """Raises UserError, naming the settings, if a run folder was made with other settings than planned."""
         for run in self.runs:
             record = records.of(run.folder)
-            if not record.is_run:
-                continue
-            differing = [
-                f"{key} {record.settings.get(key)} (planned: {value})"
-                for key, value in run.settings.items()
-                if record.settings.get(key) != value
-            ]
+            differing = differences(run.settings, record.settings, run.settings) if record.is_run else []
             if differing:
                 raise UserError(
                     f"{run.folder} was made with other settings than planned: {', '.join(differing)}; use another "

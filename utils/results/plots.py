@@ -140,14 +140,8 @@ def mark_ratios(axes: Axes, ratios: Sequence[float]) -> None:
 
 def path_figure(title: str, ends: tuple[str, str], curves: Sequence[Curve]) -> Figure:
     """The errors along one path; ``ends`` name the networks at α = 0 and α = 1."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for curve in curves:
-        curve.draw(axes)
-    axes.set_title(textwrap.fill(title, 95), fontsize=8)
-    axes.set_xlabel(f"α = 0: {ends[0]}\nα = 1: {ends[1]}", fontsize=8)
-    axes.set_ylabel("error (%)")
-    axes.legend(fontsize=8)
-    return figure
+    panel = Panel(textwrap.fill(title, 75), f"α = 0: {ends[0]}\nα = 1: {ends[1]}", "error (%)", curves)
+    return panel_figure("", {"": [panel]})
 
 
 def panel_figure(title: str, rows: Mapping[str, Sequence[Panel | CategoryPanel]]) -> Figure:

@@ -10,7 +10,7 @@ from utils.errors import UserError
 from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record
+from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences
 from utils.runs.run import FinalTraining
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
@@ -21,7 +21,6 @@ DENSE_SETTINGS = (
     *("lr", "momentum", "weight_decay", "batch_size"),
 )
 GAP = "–"
-BARRIER_COLUMN = "barrier to solution"
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -144,11 +143,10 @@ def check_same_experiments(records: Sequence[Record]) -> None:
             kinds["dense networks"] = list(DENSE_SETTINGS)
         for kind, keys in kinds.items():
             first = first_of.setdefault((settings["dataset"], settings["arch"], kind), record)
-            differing = [key for key in keys if first.settings.get(key) != settings.get(key)]
+            differing = differences(settings, first.settings, keys)
             if differing:
-                listed = ", ".join(f"{key} {first.settings.get(key)} and {settings.get(key)}" for key in differing)
                 raise UserError(
-                    f"{first.folder} and {record.folder} cannot be averaged ({kind}), they differ in {listed}: "
+                    f"{record.folder} cannot be averaged with {first.folder} ({kind}): {', '.join(differing)}; "
                     "name the runs to use"
                 )
 
@@ -203,28 +201,19 @@ def experiment_of(result: dict) -> Experiment:
 def summary_rows(results: Sequence[dict]) -> list[dict]:
     """One row an experiment: mean and sample standard deviation of the test accuracy, and of the error barrier."""
     entries = [Entry(experiment, tuple(group)) for experiment, group in grouped(results, experiment_of).items()]
-    return [_summary_row(entry) for entry in sorted(entries, key=lambda entry: entry.experiment.order)]
-
-
-def _summary_row(entry: Entry) -> dict:
-    experiment, barriers = entry.experiment, trials(entry.results, "barrier_to_solution")
-    return {
-        "network": experiment.network,
-        "start": f"{experiment.title} {STARTS[experiment.start].formula}",
-        "level": "-" if experiment.level is None else experiment.level,
-        "remaining": f"{entry.remaining_ratio:.3f}",
-        "test accuracy %": mean_and_deviation(entry.accuracies),
-        "n": len(entry.accuracies),
-        BARRIER_COLUMN: mean_and_deviation(barriers) if barriers else "",
-    }
-
-
-def summary_table(results: Sequence[dict]) -> str:
-    """``summary_rows`` as a Markdown table; barriers are a column if any was measured. Empty without results."""
-    rows = summary_rows(results)
-    if not any(row[BARRIER_COLUMN] for row in rows):
-        rows = [{key: value for key, value in row.items() if key != BARRIER_COLUMN} for row in rows]
-    return markdown_table(rows)
+    rows = []
+    for entry in sorted(entries, key=lambda entry: entry.experiment.order):
+        experiment, barriers = entry.experiment, trials(entry.results, "barrier_to_solution")
+        row = {
+            "network": experiment.network,
+            "start": f"{experiment.title} {STARTS[experiment.start].formula}",
+            "level": "-" if experiment.level is None else experiment.level,
+            "remaining": f"{entry.remaining_ratio:.3f}",
+            "test accuracy %": mean_and_deviation(entry.accuracies),
+            "n": len(entry.accuracies),
+        }
+        rows.append(row | ({"barrier to solution": mean_and_deviation(barriers)} if barriers else {}))
+    return rows
 
 
 def paired_rows(first: Sequence[Record], second: Sequence[Record]) -> list[dict]:

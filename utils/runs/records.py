@@ -1,5 +1,6 @@
 """What a run has left on disk, as reports read it: its settings and the results of its finished networks."""
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,8 @@ BARRIERS_FOLDER = "barriers"  # beside the runs
 FIGURES_FOLDER = "figures"
 SUMMARY_FILE = "barrier.json"
 # What a run folder means that was made before these could be set.
-EARLIER_DEFAULTS = {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}
+EARLIER_DEFAULTS = {"pruning_schedule": "constant", "decays_at": [0.5, 0.75], "network_version": 1}
+NOT_FLAGS = ("data", "network_version")  # settings that no flag sets
 
 
 def is_finished(stage: Path) -> bool:
@@ -79,6 +81,16 @@ def read_result(stage: Path) -> dict:
     result = load(stage / NETWORK_FILE)["result"]
     write_json(stage / RESULT_FILE, result)
     return result
+
+
+def differences(settings: Mapping, there: Mapping, names: Iterable[str] = ()) -> list[str]:
+    """The settings that differ, of ``names`` or of all, as flags with both values."""
+    return [
+        f"{name.replace('_', ' ') if name in NOT_FLAGS else '--' + name.replace('_', '-')} {settings.get(name)} "
+        f"(there: {there.get(name)})"
+        for name in names or dict.fromkeys([*settings, *there])
+        if settings.get(name) != there.get(name)
+    ]
 
 
 class Records:

@@ -22,7 +22,15 @@ from utils.method.pruning import Masks
 from utils.method.signed_mask import SignedMask, save_signed_mask
 from utils.method.starts import STARTS
 from utils.runs.progress import JobProgress
-from utils.runs.records import CONFIG_FILE, EARLIER_DEFAULTS, NETWORK_FILE, RESULT_FILE, Record, is_finished
+from utils.runs.records import (
+    CONFIG_FILE,
+    EARLIER_DEFAULTS,
+    NETWORK_FILE,
+    RESULT_FILE,
+    Record,
+    differences,
+    is_finished,
+)
 
 INITIALIZATION = "initialization"
 PRUNING_FOLDER = ".pruning"
@@ -193,29 +201,18 @@ def open_run_folder(run: Path, settings: dict, about: dict) -> None:
     list of commands. Raises UserError naming the settings that differ.
     """
     with claim_stage(run, wait=True):
-        config = run / CONFIG_FILE
-        if config.exists():
-            _check_settings(config, settings)
-        else:
+        # As they would be read: tuples are lists in the file.
+        config, settings = run / CONFIG_FILE, json.loads(json.dumps(settings))
+        if not config.exists():
             write_json(config, {"settings": settings, "about": about})
+        there = read_json(config).get("settings", {})
+        differing = differences(EARLIER_DEFAULTS | settings, EARLIER_DEFAULTS | there)
+        if differing:
+            raise UserError(
+                f"{run} was made with other settings: {', '.join(differing)}; give this run another folder with --name"
+            )
         with (run / COMMAND_FILE).open("a", encoding="utf-8") as file:
             file.write(shlex.join(["python", *sys.argv]) + "\n")
-
-
-def _check_settings(config: Path, settings: dict) -> None:
-    before = EARLIER_DEFAULTS | read_json(config).get("settings", {})
-    # As they would be read: tuples are lists in the file.
-    settings = EARLIER_DEFAULTS | json.loads(json.dumps(settings))
-    differences = [
-        f"{'' if key == 'data' else '--'}{key.replace('_', '-')} {settings.get(key)} (there: {before.get(key)})"
-        for key in dict.fromkeys([*settings, *before])
-        if settings.get(key) != before.get(key)
-    ]
-    if differences:
-        raise UserError(
-            f"{config.parent} was made with other settings: {', '.join(differences)}; "
-            "give this run another folder with --name"
-        )
 
 
 def provenance(flags: Mapping[str, object], device: str) -> dict:

@@ -21,8 +21,6 @@ MOST_NETWORKS = 64  # that one process may compile
 REPLAY_TOLERANCE = 0.1  # relative; dropout may draw different numbers
 WARM_UP_RUNS = 3  # before a capture: libraries choose their kernels, and the optimizer allocates its buffers
 
-CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
-
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 DrawnStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -32,11 +30,11 @@ def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> tor
     channels per group in a grouped convolution (ShuffleNet), which makes the compiler copy every tensor of the graph
     back and forth."""
     if speed.channels_last is not None:
-        return CHANNELS_LAST if speed.channels_last else CONTIGUOUS
+        return torch.channels_last if speed.channels_last else torch.contiguous_format
     grouped = any(
         isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels for module in network.modules()
     )
-    return CONTIGUOUS if grouped and speed.compile and device.type == "cuda" else CHANNELS_LAST
+    return torch.contiguous_format if grouped and speed.compile and device.type == "cuda" else torch.channels_last
 
 
 def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
@@ -72,10 +70,13 @@ def explaining(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
         except Exception as error:
             if not type(error).__module__.startswith(COMPILERS):
                 raise
-            reason = " ".join(str(error).split()[:40])
-            raise TrainingError(f"torch.compile failed ({reason} ..): do without (--no-compile)") from error
+            raise TrainingError(f"torch.compile failed ({_reason(error)}): do without (--no-compile)") from error
 
     return explained
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()[:40]) + " .."
 
 
 def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
@@ -132,9 +133,8 @@ class Graphed:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                reason = " ".join(str(error).split()[:40])
                 raise TrainingError(
-                    f"no CUDA graph could be made ({reason} ..): do without (--no-cuda-graph)"
+                    f"no CUDA graph could be made ({_reason(error)}): do without (--no-cuda-graph)"
                 ) from error
         for kept, given in zip(self.inputs, arguments, strict=True):
             kept.copy_(given)
@@ -174,14 +174,9 @@ def _first(outputs: Outputs) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-def captured(
-    function: Callable[..., Outputs],
-    speed: Speed,
-    batch_size: int,
-    keeping: Callable[[], AbstractContextManager] = nullcontext,
-) -> Callable[..., Outputs]:
-    """The function as one CUDA graph if ``speed`` says so."""
-    return Graphed(function, batch_size, keeping) if speed.cuda_graph else function
+def captured(function: Callable[..., Outputs], speed: Speed, *graphed) -> Callable[..., Outputs]:
+    """The function as one CUDA graph if ``speed`` says so; ``graphed``: further arguments of ``Graphed``."""
+    return Graphed(function, *graphed) if speed.cuda_graph else function
 
 
 def captured_step(
@@ -199,7 +194,7 @@ def captured_step(
         # The capture would use existing gradients, which lie outside the graph's own memory.
         optimizer.zero_grad(set_to_none=True)
 
-    return captured(step, speed, batch_size, keeping)
+    return Graphed(step, batch_size, keeping)
 
 
 @contextmanager

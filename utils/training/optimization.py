@@ -2,11 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 DECAY_FACTOR = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a training step beside the learning rate."""
+
+    batch_size: int
+    momentum: float
+    weight_decay: float
 
 
 def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -31,19 +41,18 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def momenta(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
     """The momentum buffer of every trained parameter, in order; None before its first step."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+    return [optimizer.state[parameter].get("momentum_buffer") for parameter in _trained(optimizer)]
 
 
 @torch.no_grad()
-def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor | None]) -> None:
-    """Restore what ``momenta`` returned, in place if buffers exist. None means no momentum: an existing buffer is set
-    to zero, which is equivalent.
+def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor | None] | None = None) -> None:
+    """Restore what ``momenta`` returned, in place if buffers exist; by default, a fresh optimizer's. None means no
+    momentum: an existing buffer is set to zero, which is equivalent.
 
     Raises ValueError if the momenta belong to another network.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    pairs = list(zip(parameters, values, strict=True))
+    parameters = _trained(optimizer)
+    pairs = list(zip(parameters, values or [None] * len(parameters), strict=True))
     for parameter, value in pairs:
         if value is not None and value.shape != parameter.shape:
             raise ValueError(f"a momentum of {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
@@ -56,17 +65,11 @@ def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor 
             buffer.copy_(torch.zeros_like(buffer) if value is None else value)
 
 
-def reset_momenta(optimizer: torch.optim.Optimizer) -> None:
-    """Reset the momenta to those of a fresh optimizer."""
-    set_momenta(optimizer, [None] * len(momenta(optimizer)))
+def _trained(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-# A schedule is a list of learning rates, one per epoch.
-
-
-def constant_rates(lr: float, epochs: int) -> list[float]:
-    """The paper's schedule for the warm-up and every level."""
-    return [lr] * epochs
+# A schedule is a list of learning rates, one per epoch; the paper's for the warm-up and the levels is a constant.
 
 
 def decayed_rates(lr: float, epochs: int, decays_at: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ A job makes it once and fills it again for every stage, because a compiled or ca
 memory.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import torch
@@ -14,12 +14,13 @@ from data.batches import EVALUATION_BATCH_SIZE, evaluation_batches, make_batch
 from data.dataset import Dataset
 from utils.method.gem_miner import GemMiner, make_search_step
 from utils.method.network import Blueprint, State
+from utils.method.norm_interpolation import initial_normalization
 from utils.method.pruning import Masks, apply_masks
-from utils.method.step import TrainStep, make_train_step
+from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
 from utils.training.evaluation import Evaluation, evaluate
 from utils.training.fast_path import accelerate, captured, captured_step, choose_layout, explaining, in_tf32
-from utils.training.optimization import reset_momenta, sgd
+from utils.training.optimization import Recipe, set_momenta, sgd
 
 
 class Trainer:
@@ -27,20 +28,20 @@ class Trainer:
     network's outputs for evaluations. Images are in the memory order ``layout``; ``dataset`` is on the device that
     trains."""
 
-    def __init__(
-        self, network: nn.Module, dataset: Dataset, batch_size: int, momentum: float, weight_decay: float, speed: Speed
-    ):
-        self.dataset, self.batch_size, self.speed, self.device = dataset, batch_size, speed, dataset.device
+    def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed):
+        self.dataset, self.batch_size, self.device = dataset, recipe.batch_size, dataset.device
         self.layout = choose_layout(network, speed, self.device)
         self.network = network.to(memory_format=self.layout)
-        self.optimizer = sgd(network, 0.0, momentum, weight_decay)  # every stage sets its own rate
-        step_on_batch = self._make_step()
+        self.optimizer = sgd(network, 0.0, recipe.momentum, recipe.weight_decay)  # every stage sets its own rate
+        step_on_batch = self._make_step(
+            partial(accelerate, speed=speed, device=self.device, batch_size=self.batch_size)
+        )
 
         def step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
             return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha)
 
         step = explaining(in_tf32(step, speed))
-        self.step = captured_step(step, speed, network, self.optimizer, batch_size)
+        self.step = captured_step(step, speed, network, self.optimizer, self.batch_size)
         self.predict = captured(network, speed, EVALUATION_BATCH_SIZE)
 
     def evaluate(self) -> Evaluation:
@@ -48,46 +49,31 @@ class Trainer:
         batches = evaluation_batches(self.dataset, self.dataset.test, self.layout)
         return evaluate(self.network, batches, self.predict)
 
-    def _make_step(self) -> TrainStep:
+    def _make_step(self, accelerate: Accelerate) -> TrainStep:
         raise NotImplementedError
-
-    @property
-    def _accelerate(self):
-        return partial(accelerate, speed=self.speed, device=self.device, batch_size=self.batch_size)
 
 
 class SubnetworkTrainer(Trainer):
     """Trains θ ⊙ m with ψ interpolated with ψ_init; α = 1 is ordinary training, to the last bit. Only the parameters
-    ``trained`` change (all, by default)."""
+    ``trained`` change."""
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        dataset: Dataset,
-        batch_size: int,
-        momentum: float,
-        weight_decay: float,
-        speed: Speed,
-        trained: Iterable[str] = (),
-    ):
+    def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed, trained: Collection[str]):
+        self.blueprint = blueprint
         network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
-        trained = frozenset(trained or blueprint.learnable)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
-        self.pruned = blueprint.scored  # every weight that any method prunes
-        self.norms = blueprint.norms
-        super().__init__(network, dataset, batch_size, momentum, weight_decay, speed)
+        super().__init__(network, dataset, recipe, speed)
 
-    def _make_step(self) -> TrainStep:
-        weights = {name: self.network.get_parameter(name) for name in self.pruned}
+    def _make_step(self, accelerate: Accelerate) -> TrainStep:
+        # Every weight that any method prunes.
+        weights = {name: self.network.get_parameter(name) for name in self.blueprint.scored}
         # On a GPU as numbers in the weights' own memory order: then one kernel masks all weights, not one each.
         dtype = None if self.device.type == "cuda" else torch.bool
         self.masks = {
             name: torch.ones_like(weight, dtype=dtype, requires_grad=False) for name, weight in weights.items()
         }
-        norms = {name: self.network.get_parameter(name) for name in self.norms}
-        self.initial_norms = {name: torch.zeros_like(norm, requires_grad=False) for name, norm in norms.items()}
-        return make_train_step(self.network, self.optimizer, self.masks, self.initial_norms, self._accelerate)
+        self.initial_norms = initial_normalization(self.network)
+        return make_train_step(self.network, self.optimizer, self.masks, self.initial_norms, accelerate)
 
     @torch.no_grad()
     def begin(self, state: Mapping[str, Tensor], masks: Masks, initial_norms: State | None = None) -> None:
@@ -99,25 +85,24 @@ class SubnetworkTrainer(Trainer):
         for name, tensor in (initial_norms or {}).items():
             self.initial_norms[name].copy_(tensor)
         apply_masks([self.network.get_parameter(name) for name in self.masks], list(self.masks.values()))
-        reset_momenta(self.optimizer)
+        set_momenta(self.optimizer)
 
 
 class SearchTrainer(Trainer):
     """Gem-Miner's search over the weights of one initialization."""
 
     def __init__(
-        self, blueprint: Blueprint, state: State, penalty: float, dataset: Dataset, batch_size: int, momentum: float,
-        speed: Speed,
-    ):  # fmt: skip
+        self, blueprint: Blueprint, state: State, penalty: float, dataset: Dataset, recipe: Recipe, speed: Speed
+    ):
         self.penalty = penalty
-        miner = GemMiner(blueprint.build(state, {}, dataset.device), blueprint.scored, seed=0)
-        super().__init__(miner, dataset, batch_size, momentum, 0.0, speed)
+        miner = GemMiner(blueprint.build(state, {}, dataset.device), blueprint.scored)
+        super().__init__(miner, dataset, recipe, speed)
 
-    def _make_step(self) -> TrainStep:
-        return make_search_step(self.network, self.optimizer, self.penalty, self._accelerate)
+    def _make_step(self, accelerate: Accelerate) -> TrainStep:
+        return make_search_step(self.network, self.optimizer, self.penalty, accelerate)
 
     def begin(self, state: State, seed: int) -> None:
         """Draw new scores from ``seed``, with fresh momentum."""
         self.network.network.load_state_dict(state)
         self.network.start(seed)
-        reset_momenta(self.optimizer)
+        set_momenta(self.optimizer)
