@@ -69,9 +69,11 @@ def finish(stage: Path, **result: object) -> None:
     (stage / NETWORK_FILE).write_bytes(b"")
 
 
-def finish_final(run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0) -> None:
+def finish_final(
+    run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0, precision: str = "fp32"
+) -> None:
     """Make a finished final training of a made-up run of ResNet-20 on the digits."""
-    network = {"dataset": "digits", "arch": "resnet20", "method": method}
+    network = {"dataset": "digits", "arch": "resnet20", "method": method, "precision": precision}
     result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
     finish(run / final.stage, kind="final", **network, **asdict(final), **result)
 
