@@ -62,7 +62,7 @@ def test_a_reference_is_in_every_panel_and_has_none_of_its_own():
     panels = figure_rows([], rows)["digits resnet20"]
     assert [panel.title for panel in panels] == [rows[0].comparison.panel, rows[1].comparison.panel]
     for panel in panels:
-        assert panel.curves[-1].label == "LRR solution"
+        assert panel.curves[-1].label == "LRR solution (SGD-noise stability)"
         assert [curve.style[0] for curve in panel.curves] == ["tab:orange", "tab:blue"]
 
 

@@ -19,7 +19,17 @@ from utils.training.devices import PRECISIONS
 
 # The flags that decide the results; another value of one of them is another run.
 SETTINGS = (
-    *("dataset", "arch", "method", "seed", "train_images_per_class", "warmup_epochs", "level_epochs", "prune_rate"),
+    *(
+        "dataset",
+        "arch",
+        "method",
+        "seed",
+        "train_images_per_class",
+        "pixels",
+        "warmup_epochs",
+        "level_epochs",
+        "prune_rate",
+    ),
     *("pruning_schedule", "rewind_epoch", "alpha_range", "final_epochs", "decays_at", "lr", "momentum"),
     *("weight_decay", "batch_size", "search_lr", "score_penalty"),
 )
@@ -100,6 +110,7 @@ def add_run_flags(add: Callable) -> None:
         help="; ".join(f"{name}: {METHODS[name].description}" for name in typed_methods))
     add("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
     add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
+    add("--pixels", type=POSITIVE, metavar="N", help="make the images smaller, N pixels a side")
 
 
 def add_pruning_flags(add: Callable) -> None:
@@ -293,3 +304,10 @@ def describe_work(args: argparse.Namespace) -> str:
     if levels:
         parts.append(f"{len(levels) - levels.count(0)} levels x {args.level_epochs}")
     return " + ".join([*parts, f"{len(planned_finals(args))} final trainings x {args.final_epochs}"])
+
+
+def pruning_clock(args: argparse.Namespace, steps_per_epoch: int) -> float:
+    """How often weight decay could have replaced ψ by the end of the last level: steps · lr/(1 − momentum) · weight
+    decay. LRR's ψ can leave ψ_init only if this is well above 1."""
+    epochs = sum(level_epochs(args, level.level) for level in planned_levels(args))
+    return epochs * steps_per_epoch * args.lr / (1 - args.momentum) * args.weight_decay

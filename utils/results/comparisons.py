@@ -43,6 +43,11 @@ COMPARISONS = {
     "lmc-signs-keep-norms": Comparison(
         "signs keeping ψ to solution", LINEAR_MODE_CONNECTIVITY, "signs-keep-norms", SOLUTION, True, True
     ),
+    # Controls: how much of the connection is the mask's alone, or that of any signs.
+    "lmc-mask": Comparison("mask to solution", LINEAR_MODE_CONNECTIVITY, "mask", SOLUTION, True, True),
+    "lmc-random-signs": Comparison(
+        "random signs to solution", LINEAR_MODE_CONNECTIVITY, "random-signs", SOLUTION, True, True
+    ),
     "noise-signs": Comparison("signs", NOISE_STABILITY, "signs", "signs", False, True),
     "noise-subnetwork": Comparison("solution", NOISE_STABILITY, SOLUTION, SOLUTION, False, True),
     "noise-signs-keep-norms": Comparison(

@@ -43,7 +43,8 @@ class MeasuredComparison:
     @property
     def label(self) -> str:
         setting = f", {self.experiment.setting}" * bool(self.experiment.setting)
-        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}"
+        kind = f" ({self.comparison.panel})" * self.reference
+        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}{kind}"
 
     @property
     def epsilon(self) -> float | None:
