@@ -245,9 +245,9 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
     for end in (end for barrier in plan.barriers for end in barrier.ends):
         find_network(end)  # before hours of measuring
     for barrier in plan.barriers:
-        first, second = map(read_network, barrier.ends)
+        first, *others = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)
-        summaries[barrier] = measure_path(first, second, measurement)
+        summaries[barrier] = measure_path(first, *others or [first.with_initial_norms()], measurement)
     compared = collect_comparisons(plan, records, summaries.get)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
     rows, trained = barrier_records(compared), trained_in(row.experiment for row in compared)

@@ -73,9 +73,9 @@ def finish_final(
     run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0, precision: str = "fp32"
 ) -> None:
     """Make a finished final training of a made-up run of ResNet-20 on the digits."""
-    network = {"dataset": "digits", "arch": "resnet20", "method": method, "precision": precision}
+    network = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": final.order_seed - 1}
     result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
-    finish(run / final.stage, kind="final", **network, **asdict(final), **result)
+    finish(run / final.stage, kind="final", precision=precision, **network, **asdict(final), **result)
 
 
 def interrupt_at(call: int, owner: object, name: str, patch: pytest.MonkeyPatch) -> list:

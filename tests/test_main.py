@@ -289,7 +289,7 @@ def test_a_signed_mask_goes_to_another_data_set(aws_run, tmp_path, capsys):
     flags = ["--dataset", "fashion_mnist", "--train-images-per-class", "2", *SHORT, "--start", "signs"]
     flags += ["--data-root", str(tmp_path), "--signed-mask", str(file)]
     run = run_in_process(tmp_path, *flags)
-    assert "was found on digits: the classifier for fashion_mnist starts fresh" in capsys.readouterr().out
+    assert "was found on another data set: the classifier for fashion_mnist starts fresh" in capsys.readouterr().out
     masks = networks(run)["final/signs_seed2"]["masks"]
     assert torch.equal(masks["conv1.weight"], networks(aws_run)["level_02"]["masks"]["conv1.weight"])
     belongs = r"resnet20 on digits\) belongs to another network: blocks\.3\.conv1\.weight is \(32"

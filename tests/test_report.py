@@ -65,7 +65,8 @@ def test_the_table_by_hand(planned, tmp_path, run_report):
     assert (folder / "figure3.pdf").exists()
     text = (folder / "figure3.md").read_text()
     assert text in out
-    tables = {section[0]: cells_of(section)[2:] for section in text.split("## Level ")[1:]}
+    levels, _ = text.split("## Paired")
+    tables = {section[0]: cells_of(section)[2:] for section in levels.split("## Level ")[1:]}
     # 75 and 77: 76 ± 1.41; 60 and 64: 62 ± 2.83; 79 and 81: 80 ± 1.41.
     assert [row[1:] for row in tables["2"]] == [
         ["A(θ_T^LRR ⊙ m_T^LRR)", "×", "×", "76.00 ± 1.41", "0.64", "2"],

@@ -5,7 +5,7 @@ import pytest
 from tests.commands import cells_of, finish_final
 from utils.errors import UserError
 from utils.files import write_json
-from utils.results.tables import collect_results, dense_deviation, markdown_table, paired_rows, summary_rows
+from utils.results.tables import collect_results, dense_deviation, markdown_table, rows_of_twins, summary_rows
 from utils.runs.records import Record, Records
 from utils.runs.run import FinalTraining, open_run_folder
 
@@ -80,16 +80,16 @@ def test_paired_differences_by_hand(tmp_path):
         for seed, accuracy in enumerate(accuracies):
             make_run(tmp_path / name / f"aws{seed}", "aws", seed, {"signs": accuracy})
     make_run(tmp_path / "a" / "alone", "aws", 9, {"signs": 50.0})
-    (row,) = paired_rows(*(Records().below(tmp_path / name) for name in "ab"))
+    (row,) = rows_of_twins(*(Records().below(tmp_path / name) for name in "ab"))
     assert (row["first %"], row["second %"]) == ("80.00 ± 10.00", "81.00 ± 11.14")
     assert (row["paired difference"], row["n"], row["pairs"]) == ("1.00 ± 2.00", 3, 3)
     # A run's second pair: +3, so 2 on average.
     make_run(tmp_path / "a" / "aws0", "aws", 0, {"signs": 70.0}, order_seed=5)
     make_run(tmp_path / "b" / "aws0", "aws", 0, {"signs": 73.0}, order_seed=5)
-    (row,) = paired_rows(*(Records().below(tmp_path / name) for name in "ab"))
+    (row,) = rows_of_twins(*(Records().below(tmp_path / name) for name in "ab"))
     assert (row["paired difference"], row["n"], row["pairs"]) == ("1.33 ± 2.08", 3, 4)
     with pytest.raises(UserError, match="no final training was made in both folders"):
-        paired_rows(Records().below(tmp_path / "a"), [])
+        rows_of_twins(Records().below(tmp_path / "a"), [])
 
 
 def test_a_dense_network_counts_once_and_other_settings_are_not_averaged(tmp_path):
