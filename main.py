@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -38,8 +39,10 @@ from utils.method.norm_interpolation import layers_of
 from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude
 from utils.method.signed_mask import (
     SignedMask,
+    borrow_signs,
     count_lost_signs,
     extract_signed_mask,
+    flip_signs,
     load_subnetwork,
     masks_of,
 )
@@ -278,6 +281,7 @@ class Job:
         args = self.args
         sources, masks, signs = self.sources(final)
         start = STARTS[final.start]
+        signs = self.change_signs(signs, final, sources[NEW])
         state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
         lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
         if lost and not self.method.searches:  # whose networks have no biases
@@ -300,6 +304,17 @@ class Job:
         measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
         self.run.keep(final, plain_state(network), masks, sources[NEW], self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
+
+    def change_signs(self, signs: SignedMask, final: FinalTraining, new: State) -> SignedMask:
+        """The signs that a final training is to have, which may come from elsewhere or be flipped."""
+        if final.signs_from.startswith("level_"):
+            trained, masks = self.run.read(final.signs_from)
+            signs = borrow_signs(signs, extract_signed_mask(trained, masks, self.blueprint.signed), new)
+        elif final.signs_from:
+            signs = borrow_signs(signs, load_subnetwork(Path(final.signs_from), self.blueprint)[1], new)
+        if not final.flipped:
+            return signs
+        return flip_signs(signs, final.flipped, derive_seed(final.init_seed, "flipped signs"))
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

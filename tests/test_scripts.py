@@ -123,16 +123,16 @@ def test_a_launcher_s_recipe(launcher):
     args = parse_arguments(shlex.split(listed))
     assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
     assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
-    assert args.levels == 15
+    assert args.levels == (10 if args.arch.endswith("_tiny") else 15)
     assert args.device == "auto"
     if args.method == "gm":
         assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)
         assert args.start == ["subnetwork"]
     else:
         assert args.lr == (0.05 if args.arch == "mobilenetv2" else 0.1)
-        assert (args.weight_decay, args.batch_size, args.momentum) == (5e-4, 128, 0.9)
+        assert (args.weight_decay, args.batch_size) == ((2e-3, 48) if args.arch.endswith("_tiny") else (5e-4, 128))
         assert args.start[-3:] == [METHODS[args.method].solution, "signs", "mask"]
-    if args.dataset != "digits":
+    if args.dataset != "digits" and not args.arch.endswith("_tiny"):
         assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]
         classic = args.method in ("imp", "wr")
         epochs = {"gm": (0, 150, 150), "imp": (100, 100, 100), "wr": (100, 90, 100)}.get(args.method, (10, 10, 100))
@@ -147,7 +147,7 @@ def test_every_launcher_is_there_and_in_the_readme():
     others |= {"cifar100_resnet32_gm.sh", "cifar100_resnet50_imp.sh", "cifar100_resnet50_wr.sh"}
     digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
     digits |= {f"digits_vgg11_bn_{method}.sh" for method in ("lrr", "aws")}
-    fashion = {f"fashion_mnist_resnet20_{method}.sh" for method in ("lrr", "aws")}
+    fashion = {f"fashion_mnist_{a}_{m}.sh" for a in ("resnet20", "mobilenetv2_tiny") for m in ("lrr", "aws")}
     assert set(LAUNCHERS) == paper | others | fashion | digits
     assert set(re.findall(r"`((?:cifar100|tiny_imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
 

@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,7 @@ SETTINGS = (
 )
 
 
+OWN = "own"  # signs of the level itself
 SCORE_PENALTY = 1e-5  # Gem-Miner's λ
 
 
@@ -152,6 +154,11 @@ def add_final_flags(add: Callable) -> None:
         help="one training for each: order of the images and, without --init-seed, the new initialization "
         "(default: --seed for --method dense, else the seed after it)")
     add("--init-seed", type=int, help="one initialization for all --final-seeds")
+    add("--flip-signs", type=SHARE, nargs="+", default=[0.0], metavar="SHARE",
+        help="shares of the transferred signs that are flipped, a training for each; 0.5 is random signs")
+    add("--signs-from", nargs="+", default=[OWN], metavar="SOURCE",
+        help="where transferred signs come from, a training for each: own (the level), an earlier LEVEL, or a FILE (a "
+        "signed mask or network.pt, whose zeros are not used)")
     add("--signed-mask", type=Path, metavar="FILE",
         help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
         "levels are not used")
@@ -233,6 +240,9 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--start {start} needs a level's own weights: name its network.pt instead of a signed mask alone"
             )
+    for source in args.signs_from:
+        if source.isdecimal() and not (method.prunes and int(source) <= args.levels):
+            raise UserError(f"--signs-from {source}: this run has no such level; name one up to --levels, or a file")
     if method.searches and 0 in args.final_levels:
         raise UserError("--method gm searches for a mask: --final-levels counts from 1")
     if method.searches:
@@ -302,8 +312,19 @@ def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
             for seed in args.final_seeds:
                 new_seed = seed if args.init_seed is None else args.init_seed
                 init_seed = new_seed if STARTS[start].new_initialization else args.seed
-                finals.append(FinalTraining(start, level, init_seed, seed))
+                final = FinalTraining(start, level, init_seed, seed)
+                finals += sign_variants(args, final) if STARTS[start].transfers_signs else [final]
     return list(dict.fromkeys(finals))
+
+
+def sign_variants(args: argparse.Namespace, final: FinalTraining) -> list[FinalTraining]:
+    """A sign transfer for every source and share of flipped signs that is asked for."""
+    sources = {source: Level(int(source)).stage if source.isdecimal() else source for source in args.signs_from}
+    return [
+        replace(final, flipped=flipped, signs_from="" if source in (OWN, Level(final.level or 0).stage) else source)
+        for source in sources.values()
+        for flipped in args.flip_signs
+    ]
 
 
 def stage_epochs(args: argparse.Namespace) -> dict[str, int]:
