@@ -1,7 +1,7 @@
 """The paper's figures and tables from a plan: accuracy against remaining parameters, error barriers, and the work."""
 
 import statistics
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from utils.files import read_json
@@ -243,18 +243,23 @@ def accuracy_curves(
     curves = []
     for experiment, line in lines.items():
         line.sort(key=lambda entry: (entry.experiment.level, entry.experiment.flipped))
-        precision = "".join(f", {text}" for text in varying(replace(experiment, setting=""), lines).values())
+        precision = "".join(f", {text}" for text in untitled(experiment, lines).values())
         label = f"{experiment.title} {experiment.label}{precision}"
         accuracies = [entry.accuracies for entry in line]
         curves.append((experiment, Curve(label, list(map(x, line)), accuracies, styles[style_key(experiment)])))
     return curves
 
 
+def untitled(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
+    """What ``varying`` gives beside the setting, which labels have."""
+    return varying(replace(experiment, setting=""), [replace(other, setting="") for other in among])
+
+
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
     def group(entry: Entry) -> tuple[str, str]:
         experiment = entry.experiment
         cells = varying(experiment, [entry.experiment for entry in pruned]).values()
-        return experiment.method, ", ".join([METHODS[experiment.method].label, *cells])
+        return experiment.method, ", ".join(filter(None, [METHODS[experiment.method].label, *cells]))
 
     found = grouped(pruned, group)
     methods = [method for method, _ in found]
@@ -297,7 +302,7 @@ def level_row(entry: Entry, parts: bool, among: Sequence[Experiment]) -> dict:
         "Model": experiment.network,
         "Method": experiment.label,
         **origin,
-        **varying(experiment, among),
+        **untitled(experiment, among),
         "Top-1 Acc. (%)": mean_and_deviation(entry.accuracies),
         "Remaining Params.": remaining,
         "n": entry.counted,
@@ -312,7 +317,7 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
                 "Model": row.experiment.network,
                 "kind": row.comparison.panel,
                 "networks": row.label,
-                **varying(replace(row.experiment, setting=""), experiments),
+                **untitled(row.experiment, experiments),
                 "level": row.experiment.level,
                 "error barrier (percentage points)": row.shown,
                 "n": row.counted,

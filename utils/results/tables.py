@@ -71,8 +71,7 @@ class Experiment:
         formula, name = STARTS[self.start].formula, METHODS[self.method].label
         for symbol in ("θ_T", "m_T", "s_T", "φ_T", "ψ_T"):
             formula = formula.replace(symbol, f"{symbol}^{name}")
-        flipped = f", {self.flipped:g} of the signs flipped" * bool(self.flipped)
-        return "dense " * (self.method == "dense") + formula + f", {self.setting}" * bool(self.setting) + flipped
+        return "dense " * (self.method == "dense") + formula + f", {self.setting}" * bool(self.setting)
 
     @property
     def order(self) -> tuple:
@@ -250,10 +249,11 @@ def summary_rows(results: Sequence[dict]) -> list[dict]:
 
 
 def varying(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
-    """The cells that tell an experiment from others of the same start: the precision, if they have several, and the
-    setting of a sweep."""
-    among = list(among)
-    cells = {"setting": experiment.setting} if experiment.setting else {}
+    """The cells that tell an experiment from others of the same start: settings of a sweep, the share of flipped signs,
+    and the precision, if these differ."""
+    among, cells = list(among), {}
+    if any(other.setting for other in among):
+        cells["setting"] = experiment.setting
     if any(other.flipped for other in among):
         cells["flipped"] = f"{experiment.flipped:g}"
     if len({other.precision for other in among} - {None}) > 1:
