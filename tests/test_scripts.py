@@ -26,6 +26,7 @@ from data import preprocess_tiny_imagenet
 from models import build_network
 from tests.commands import PROJECT, TINY_JOB, assert_same_networks, command, networks
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
+from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
 from utils.method.network import Blueprint
@@ -55,6 +56,7 @@ PROGRAMS = {
     "calculate_error_barrier.py": calculate_error_barrier,
     "preprocess_tiny_imagenet.py": preprocess_tiny_imagenet,
     "benchmark": benchmark,
+    "utils.analysis": analysis,
 }
 RECORDER = """#!{python} -IS
 import json, sys
@@ -89,7 +91,8 @@ def recorded(folder, *arguments, **options):
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
     result = command(*arguments, **options)
     assert result.returncode == 0, result.stderr
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    return [arguments[arguments[0] == "-m" :] for arguments in asked]
 
 
 @pytest.fixture

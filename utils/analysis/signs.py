@@ -1,0 +1,131 @@
+"""What a run's signed masks say, from its files alone: how signs agree over levels, and what survives where.
+
+A position is an element of a prunable weight. All shares are between 0 and 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from torch import Tensor
+
+from utils.method.methods import METHODS
+from utils.method.network import Blueprint, load_network
+from utils.method.signed_mask import SignedMask, extract_signed_mask, load_signed_mask
+from utils.results.tables import Experiment
+from utils.runs.records import NETWORK_FILE, Record
+from utils.runs.run import INITIALIZATION, SIGNED_MASK_FILE, Level
+
+CHANCE = 0.5  # the agreement of random signs
+PACKED = "in_proj_weight"  # of torch's MultiheadAttention: queries, keys and values, one below the other
+Layers = dict[str, Tensor]  # layer -> its signs, int8, output channels first
+
+
+def split_layers(signed_mask: SignedMask, names: Iterable[str]) -> Layers:
+    """The signs of the weights ``names``, layer by layer; attention's packed Q, K and V apart."""
+    layers: Layers = {}
+    for name in names:
+        if name.endswith(PACKED):
+            thirds = zip("QKV", signed_mask[name].chunk(3), strict=True)
+            layers |= {f"{name.removesuffix(PACKED)}{part}": third for part, third in thirds}
+        else:
+            layers[name.removesuffix(".weight")] = signed_mask[name]
+    return layers
+
+
+def count_signs(layers: Layers, references: Mapping[str, Layers]) -> dict[str, Counter]:
+    """Whole numbers of each layer, which add up over layers: positions, survivors, output channels and those without
+    a survivor; and for each of ``references``, how many positions survive in both and how many of those agree."""
+    counts = {}
+    for layer, signs in layers.items():
+        survives = signs != 0
+        counts[layer] = Counter(positions=signs.numel(), survivors=int(survives.sum()), channels=len(signs))
+        counts[layer]["dead"] = int((~survives.flatten(1).any(dim=1)).sum())
+        for name, others in references.items():
+            products = signs * others[layer]
+            counts[layer] |= {f"both, {name}": int((products != 0).sum()), f"agree, {name}": int((products > 0).sum())}
+    return counts
+
+
+def agreement(counts: Counter, name: str) -> float | None:
+    """Share of the positions that survive in both whose signs agree; None if there is no such position."""
+    both = counts[f"both, {name}"]
+    return counts[f"agree, {name}"] / both if both else None
+
+
+def binary_entropy(share: float) -> float:
+    """H(p) = −p log2 p − (1−p) log2 (1−p), in bits."""
+    return -sum(part * math.log2(part) for part in (share, 1 - share) if part > 0)
+
+
+def sign_statistics(counts: Counter) -> dict[str, float | int | None]:
+    """The numbers of a layer or, from the sum of its layers' counts, of a network.
+
+    drift = 1 − agreement(level, initialization); bits a survivor = H(drift): what the signs cost someone who has the
+    seed of the initialization and the mask. A dead channel is an output channel without a surviving weight.
+    """
+    kept = agreement(counts, "initialization")
+    return {
+        "survivors": counts["survivors"],
+        "remaining_ratio": counts["survivors"] / counts["positions"],
+        "agreement_with_level_before": agreement(counts, "level before"),
+        "agreement_with_initialization": kept,
+        "agreement_with_last_level": agreement(counts, "last level"),
+        "chance": CHANCE,
+        "drift": None if kept is None else 1 - kept,
+        "bits_a_survivor": None if kept is None else binary_entropy(1 - kept),
+        "dead_channels": counts["dead"] / counts["channels"],
+    }
+
+
+class SignedRun:
+    """The signs of a run's initialization and levels, read from disk when they are asked for."""
+
+    def __init__(self, record: Record, by: str | None = None):
+        self.folder, settings = record.folder, record.settings
+        self.levels = [result["level"] for result in record.results.values() if result["kind"] == "level"]
+        # A level's signs are those of its solution.
+        self.experiment = Experiment.of(settings, METHODS[settings["method"]].solution, None, None, by)
+
+    @cached_property
+    def _initialization(self) -> tuple[Blueprint, dict]:
+        return load_network(self.folder / INITIALIZATION / NETWORK_FILE)
+
+    def initial(self) -> Layers:
+        """The signs of θ_init; a weight that is exactly 0 has the sign +1, as in a signed mask."""
+        blueprint, content = self._initialization
+        return split_layers(extract_signed_mask(content["model"], {}, blueprint.prunable), blueprint.prunable)
+
+    def level(self, number: int) -> Layers:
+        file = load_signed_mask(self.folder / Level(number).stage / SIGNED_MASK_FILE)
+        return split_layers(file.signed_mask, self._initialization[0].prunable)
+
+    def statistics(self, last_level: int) -> tuple[list[dict], list[dict]]:
+        """A row for every level up to ``last_level``, and a row for every layer of ``last_level``."""
+        references = {"initialization": self.initial(), "last level": self.level(last_level)}
+        rows = []
+        for number in (number for number in self.levels if number <= last_level):
+            signs = self.level(number)
+            counts = count_signs(signs, references)
+            rows.append({"level": number, **sign_statistics(sum(counts.values(), Counter()))})
+            references["level before"] = signs
+        return rows, [{"layer": layer, **sign_statistics(own)} for layer, own in counts.items()]
+
+
+def compare_runs(first: SignedRun, second: SignedRun, level: int) -> dict | None:
+    """Agreement of two runs' signs at ``level``, and of their initializations; None if their layers differ."""
+    signs, others = first.level(level), second.level(level)
+    if {layer: own.shape for layer, own in signs.items()} != {layer: own.shape for layer, own in others.items()}:
+        return None
+    counts = sum(count_signs(signs, {"other": others}).values(), Counter())
+    initial = sum(count_signs(first.initial(), {"other": second.initial()}).values(), Counter())
+    return {
+        "run": first.folder.name,
+        "other_run": second.folder.name,
+        "level": level,
+        "survive_in_both": counts["both, other"],
+        "agreement": agreement(counts, "other"),
+        "chance": CHANCE,
+        "agreement_of_initializations": agreement(initial, "other"),
+    }
