@@ -199,10 +199,12 @@ def test_refusals_are_a_line(runs, run_analysis, tmp_path):
     content = torch.load(network, weights_only=True)
     content["settings"]["data"] = "images of another kind"
     torch.save(content, network)
+    (other / "level_01" / "signed_mask.npz").write_bytes(b"half of it")
     for arguments, expected in (
         (("signs", tmp_path), "is no run folder"),
         (("signs", run, "--level", "9"), "has no level 9: choose --level out of its 0 1 2"),
         (("signs", run, "--members", "2"), "unrecognized arguments: --members 2"),
+        (("signs", other), "level_01/signed_mask.npz is damaged"),
         (("ensembles", run, "--members", "4"), "no start has enough networks"),
         (("ensembles", run, "--members", "1"), "1 should be at least 2"),
         (("ensembles", other), "was trained on images of another kind"),

@@ -92,7 +92,7 @@ def recorded(folder, *arguments, **options):
     result = command(*arguments, **options)
     assert result.returncode == 0, result.stderr
     asked = [json.loads(line) for line in file.read_text().splitlines()]
-    return [arguments[arguments[0] == "-m" :] for arguments in asked]
+    return [arguments[arguments[:1] == ["-m"] :] for arguments in asked]
 
 
 @pytest.fixture

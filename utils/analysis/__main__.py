@@ -11,14 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 
 from tqdm import tqdm
 
 from utils.analysis.ensembles import SMALLEST, common_size, find_teams, measure_team, note_missing
 from utils.analysis.presentation import ensemble_figure, ensemble_rows, pair_rows, sign_figure, sign_rows
-from utils.analysis.signs import SignedRun, compare_runs
+from utils.analysis.signs import SignedRun, compare_runs, finished_levels
 from utils.errors import UserError, exit_status, refuse
 from utils.files import write, write_csv
 from utils.flags import COUNT, SETTINGS, HelpFormatter, make_parser, number
@@ -79,16 +78,16 @@ def analyse(args: argparse.Namespace) -> None:
 
 def analyse_signs(records: Sequence[Record], args: argparse.Namespace) -> dict[str, list[dict]]:
     """Keep numbers and pictures; returns the tables by their titles."""
-    runs = [run for run in (SignedRun(record, args.by) for record in records) if run.levels]
+    runs = [SignedRun(record, args.by) for record in records if finished_levels(record)]
     if not runs:
         raise UserError("none of the runs has a finished level: name runs of a method that prunes, such as aws")
     runs.sort(key=lambda run: run.experiment.order)
     last = choose_level(runs, args.level)
     levels, layers = [], []
-    for run in watched(runs, "runs"):
+    for run in runs:
         for rows, found in zip((levels, layers), run.statistics(last), strict=True):
             rows += [{"run": run.folder.name, "experiment": run.experiment} | row for row in found]
-    pairs = [compared for first, second in combinations(runs, 2) if (compared := compare_runs(first, second, last))]
+    pairs = compare_runs(runs, last)
     keep(args.out, {"levels": levels, "layers": layers, "pairs": pairs})
     of_network = grouped(layers, network_of)
     for network, own in grouped(levels, network_of).items():
@@ -119,7 +118,7 @@ def analyse_ensembles(records: Sequence[Record], args: argparse.Namespace) -> di
         sizes = sorted({*(args.members or [common_size(teams)])})
         for size in sizes:
             note_missing(teams, size)
-        for team in watched(teams, network):
+        for team in tqdm(teams, desc=network, leave=False, disable=not sys.stderr.isatty()):
             rows += measure_team(team, sizes, args.data_root, device)
     if not rows:
         raise UserError("no start has enough networks for an ensemble: --final-seeds 2 3 4 of main.py makes three")
@@ -132,10 +131,6 @@ def analyse_ensembles(records: Sequence[Record], args: argparse.Namespace) -> di
 
 def network_of(row: dict) -> str:
     return row["experiment"].network
-
-
-def watched(items: Sequence, title: str) -> tqdm:
-    return tqdm(items, desc=title, leave=False, disable=not sys.stderr.isatty())
 
 
 def keep(folder: Path, tables: Mapping[str, Sequence[dict]]) -> None:

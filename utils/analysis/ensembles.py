@@ -44,10 +44,10 @@ def find_teams(records: Sequence[Record], by: str | None = None) -> list[Team]:
             if result["kind"] == "final":
                 start, level, precision = result["start"], result["level"], precision_of(result)
                 experiment = Experiment.of(record.settings, start, level, precision, by)
-                run = "" if start == "dense" else record.folder.name
+                run = None if start == "dense" else record.folder
                 found.append((experiment, run, result | {"folder": record.folder / stage}))
     teams = [
-        Team(experiment, run, choose_members([result for *_, result in group]))
+        Team(experiment, run.name if run else "", choose_members([result for *_, result in group]))
         for (experiment, run), group in grouped(found, lambda item: item[:2]).items()
     ]
     return sorted(teams, key=lambda team: (team.experiment.order, team.run))
@@ -56,21 +56,13 @@ def find_teams(records: Sequence[Record], by: str | None = None) -> list[Team]:
 def choose_members(results: Sequence[dict]) -> list[dict]:
     """Trainings of one start that share neither their order nor, if the start has a new one, their initialization.
 
-    Those whose two seeds are equal come first, as --final-seeds alone makes them; the rest of a pair that differs in
-    SGD noise only is left out."""
-    chosen, orders, initializations = [], set(), set()
-
-    def preference(result: dict) -> tuple:
-        return result["init_seed"] != result["order_seed"], result["order_seed"], result["init_seed"]
-
-    for result in sorted(results, key=preference):
-        other_initialization = result["init_seed"] not in initializations
-        if result["order_seed"] not in orders and (
-            other_initialization or not STARTS[result["start"]].new_initialization
-        ):
+    Those whose two seeds are equal come first, as --final-seeds alone makes them; of a pair that differs in SGD noise
+    only, one is left out."""
+    chosen: list[dict] = []
+    for result in sorted(results, key=lambda own: (own["init_seed"] != own["order_seed"], own["order_seed"])):
+        seeds = ["order_seed"] + ["init_seed"] * STARTS[result["start"]].new_initialization
+        if all(result[seed] != other[seed] for other in chosen for seed in seeds):
             chosen.append(result)
-            orders.add(result["order_seed"])
-            initializations.add(result["init_seed"])
     return chosen
 
 
@@ -116,7 +108,8 @@ def measure_team(team: Team, sizes: Sequence[int], data_root: Path, device: torc
     for size in fitting:
         for first in range(0, there - size + 1, size):
             chosen, own = team.members[first : first + size], probabilities[first : first + size]
-            about = {key: chosen[0][key] for key in ("start", "init_seed", "order_seed", "remaining_ratio")}
+            # As the first member's, whose seeds tell the ensembles apart.
+            about = {key: chosen[0][key] for key in ("start", "level", "init_seed", "order_seed", "remaining_ratio")}
             about |= {"members": size, "networks": " ".join(member["folder"].name for member in chosen)}
             rows.append({"run": team.run, "experiment": team.experiment, **about, **ensemble_statistics(own, labels)})
     return rows

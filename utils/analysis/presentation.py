@@ -58,7 +58,7 @@ class LayerPanel(Panel):
         axes.set_xticks(shown, [self.layers[index] for index in shown], rotation=90, fontsize=6)
         if self.logarithmic:
             axes.set_yscale("log", nonpositive="mask")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         else:

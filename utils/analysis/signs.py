@@ -5,13 +5,13 @@ A position is an element of a prunable weight. All shares are between 0 and 1.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from torch import Tensor
 
 from utils.method.methods import METHODS
-from utils.method.network import Blueprint, load_network
+from utils.method.network import load_network
 from utils.method.signed_mask import SignedMask, extract_signed_mask, load_signed_mask
 from utils.results.tables import Experiment
 from utils.runs.records import NETWORK_FILE, Record
@@ -79,31 +79,30 @@ def sign_statistics(counts: Counter) -> dict[str, float | int | None]:
     }
 
 
+def finished_levels(record: Record) -> list[int]:
+    return [result["level"] for result in record.results.values() if result["kind"] == "level"]
+
+
 class SignedRun:
-    """The signs of a run's initialization and levels, read from disk when they are asked for."""
+    """The signs of a run's initialization and, read when they are asked for, of its levels."""
 
     def __init__(self, record: Record, by: str | None = None):
-        self.folder, settings = record.folder, record.settings
-        self.levels = [result["level"] for result in record.results.values() if result["kind"] == "level"]
+        self.folder, self.levels = record.folder, finished_levels(record)
         # A level's signs are those of its solution.
-        self.experiment = Experiment.of(settings, METHODS[settings["method"]].solution, None, None, by)
-
-    @cached_property
-    def _initialization(self) -> tuple[Blueprint, dict]:
-        return load_network(self.folder / INITIALIZATION / NETWORK_FILE)
-
-    def initial(self) -> Layers:
-        """The signs of θ_init; a weight that is exactly 0 has the sign +1, as in a signed mask."""
-        blueprint, content = self._initialization
-        return split_layers(extract_signed_mask(content["model"], {}, blueprint.prunable), blueprint.prunable)
+        solution = METHODS[record.settings["method"]].solution
+        self.experiment = Experiment.of(record.settings, solution, level=None, precision=None, by=by)
+        blueprint, content = load_network(self.folder / INITIALIZATION / NETWORK_FILE)
+        self.names = blueprint.prunable
+        # A weight that is exactly 0 has the sign +1 here, as in a signed mask.
+        self.initial = split_layers(extract_signed_mask(content["model"], {}, self.names), self.names)
 
     def level(self, number: int) -> Layers:
         file = load_signed_mask(self.folder / Level(number).stage / SIGNED_MASK_FILE)
-        return split_layers(file.signed_mask, self._initialization[0].prunable)
+        return split_layers(file.signed_mask, self.names)
 
     def statistics(self, last_level: int) -> tuple[list[dict], list[dict]]:
         """A row for every level up to ``last_level``, and a row for every layer of ``last_level``."""
-        references = {"initialization": self.initial(), "last level": self.level(last_level)}
+        references = {"initialization": self.initial, "last level": self.level(last_level)}
         rows = []
         for number in (number for number in self.levels if number <= last_level):
             signs = self.level(number)
@@ -113,19 +112,26 @@ class SignedRun:
         return rows, [{"layer": layer, **sign_statistics(own)} for layer, own in counts.items()]
 
 
-def compare_runs(first: SignedRun, second: SignedRun, level: int) -> dict | None:
-    """Agreement of two runs' signs at ``level``, and of their initializations; None if their layers differ."""
-    signs, others = first.level(level), second.level(level)
-    if {layer: own.shape for layer, own in signs.items()} != {layer: own.shape for layer, own in others.items()}:
-        return None
-    counts = sum(count_signs(signs, {"other": others}).values(), Counter())
-    initial = sum(count_signs(first.initial(), {"other": second.initial()}).values(), Counter())
-    return {
-        "run": first.folder.name,
-        "other_run": second.folder.name,
-        "level": level,
-        "survive_in_both": counts["both, other"],
-        "agreement": agreement(counts, "other"),
-        "chance": CHANCE,
-        "agreement_of_initializations": agreement(initial, "other"),
-    }
+def compare_runs(runs: Sequence[SignedRun], level: int) -> list[dict]:
+    """Agreement of every two runs' signs at ``level``, and of their initializations, if their layers are the same."""
+    rows, signs = [], [run.level(level) for run in runs]
+    for (first, own), (second, others) in combinations(zip(runs, signs, strict=True), 2):
+        if shapes(own) == shapes(others):
+            counts = sum(count_signs(own, {"other": others}).values(), Counter())
+            initial = sum(count_signs(first.initial, {"other": second.initial}).values(), Counter())
+            rows.append(
+                {
+                    "run": first.folder.name,
+                    "other_run": second.folder.name,
+                    "level": level,
+                    "survive_in_both": counts["both, other"],
+                    "agreement": agreement(counts, "other"),
+                    "chance": CHANCE,
+                    "agreement_of_initializations": agreement(initial, "other"),
+                }
+            )
+    return rows
+
+
+def shapes(layers: Layers) -> dict[str, tuple[int, ...]]:
+    return {layer: tuple(signs.shape) for layer, signs in layers.items()}
