@@ -16,10 +16,10 @@ from utils.analysis.ensembles import choose_members, ensemble_statistics
 from utils.analysis.signs import binary_entropy, count_signs, sign_statistics, split_layers
 from utils.method.pruning import prunable_names
 
-# Two layers of two output channels. Of the first, one channel is dead; of the second, every weight survives.
+# Two layers of two output channels. Of the first, one channel is dead; of the second, one weight is pruned.
 INITIAL = {"conv": tensor([[1, 1], [-1, 1]]), "fc": tensor([[1, -1, 1, -1], [1, 1, 1, 1]])}
-LEVEL = {"conv": tensor([[1, -1], [0, 0]]), "fc": tensor([[1, -1, 1, 1], [1, 1, 1, 1]])}
-BEFORE = {"conv": tensor([[1, 0], [1, 1]]), "fc": tensor([[1, -1, 1, 1], [1, 1, 1, -1]])}
+LEVEL = {"conv": tensor([[1, -1], [0, 0]]), "fc": tensor([[1, -1, 1, 1], [1, 1, 1, 0]])}
+BEFORE = {"conv": tensor([[1, 0], [1, 1]]), "fc": tensor([[1, -1, 1, 1], [1, 1, -1, 1]])}
 
 
 def statistics(layers, **references):
@@ -39,10 +39,10 @@ def test_statistics_of_a_layer_and_of_the_network():
         "agreement_with_last_level": 1.0,
     }  # fmt: skip
     fc, network = found["fc"], found["network"]
-    assert (fc["drift"], fc["agreement_with_level_before"], fc["dead_channels"]) == (1 / 8, 7 / 8, 0)
-    assert (network["survivors"], network["remaining_ratio"], network["dead_channels"]) == (10, 10 / 12, 1 / 4)
-    assert network["agreement_with_initialization"] == 8 / 10
-    assert network["agreement_with_level_before"] == 8 / 9
+    assert (fc["drift"], fc["agreement_with_level_before"], fc["dead_channels"]) == (1 - 6 / 7, 6 / 7, 0)
+    assert (network["survivors"], network["remaining_ratio"], network["dead_channels"]) == (9, 9 / 12, 1 / 4)
+    assert network["agreement_with_initialization"] == 7 / 9
+    assert network["agreement_with_level_before"] == 7 / 8
     assert network["bits_a_survivor"] == binary_entropy(network["drift"])
 
 
@@ -191,14 +191,20 @@ def test_larger_ensembles_than_there_are(runs, run_analysis, tmp_path):
     assert "digits_resnet20_lrr_seed2 LRR signs level 2 has 2" in note
 
 
+def trained_on_other_data(run, copy, finals):
+    """A copy of a run whose final trainings of these names say so."""
+    shutil.copytree(run, copy)
+    for network in copy.glob(f"final/{finals}/network.pt"):
+        content = torch.load(network, weights_only=True)
+        content["settings"]["data"] = "images of another kind"
+        torch.save(content, network)
+    return copy
+
+
 def test_refusals_are_a_line(runs, run_analysis, tmp_path):
     run = runs / "digits_resnet20_lrr_seed1"
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    network = other / "final" / "level_02_signs_seed2" / "network.pt"
-    content = torch.load(network, weights_only=True)
-    content["settings"]["data"] = "images of another kind"
-    torch.save(content, network)
+    mixed = trained_on_other_data(run, tmp_path / "mixed", "level_02_signs_seed3")
+    other = trained_on_other_data(run, tmp_path / "other", "*")
     (other / "level_01" / "signed_mask.npz").write_bytes(b"half of it")
     for arguments, expected in (
         (("signs", tmp_path), "is no run folder"),
@@ -207,7 +213,8 @@ def test_refusals_are_a_line(runs, run_analysis, tmp_path):
         (("signs", other), "level_01/signed_mask.npz is damaged"),
         (("ensembles", run, "--members", "4"), "no start has enough networks"),
         (("ensembles", run, "--members", "1"), "1 should be at least 2"),
-        (("ensembles", other), "was trained on images of another kind"),
+        (("ensembles", mixed), "their batch-norm statistics belong to different data"),
+        (("ensembles", other), "name the folder of its data with --data-root"),
         (("guesses", run), "invalid choice"),
     ):
         status, _, errors = run_analysis(*arguments)
