@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from tests.commands import read_csv, run_in_process
+from tests.commands import assert_refused, cells_of, read_csv, run_in_process
 from tests.toys import Attentive
 from utils.analysis import __main__ as analysis
 from utils.analysis.ensembles import choose_members, ensemble_statistics
@@ -109,7 +109,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in ("1", "2"):
         seeds = ("--final-seeds", str(int(seed) + 1), str(int(seed) + 2))
-        run_in_process(folder, "--method", "lrr", "--seed", seed, "--start", "dense", "signs", *seeds)
+        run_in_process(folder, "--method", "lrr", "--seed", seed, "--pixels", "6", "--start", "dense", "signs", *seeds)
     return folder
 
 
@@ -176,8 +176,8 @@ def test_ensembles_command(runs, run_analysis):
         assert row["run"] == run
         assert float(row["single_accuracy"]) == pytest.approx(sum(recorded) / 2)
         assert float(row["gain"]) == pytest.approx(float(row["ensemble_accuracy"]) - sum(recorded) / 2)
-    lines = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| digits")]
-    assert [(line[1].split()[0], int(line[3]), int(line[-1])) for line in lines] == [("dense", 2, 1), ("LRR", 2, 2)]
+    _, _, *lines = cells_of(shown)
+    assert [(start[:3], m, n) for _, start, _, m, *_, n in lines] == [("den", "2", "1"), ("LRR", "2", "2")]
     assert (folder / "digits_resnet20.png").stat().st_size > 10_000
 
 
@@ -185,7 +185,7 @@ def test_larger_ensembles_than_there_are(runs, run_analysis, tmp_path):
     asked = ("ensembles", *sorted(runs.glob("digits*")), "--device", "cpu", "--out", tmp_path)
     status, shown, errors = run_analysis(*asked, "--members", "3")
     assert status == 0
-    assert [line.split("|")[2].split()[0] for line in shown.splitlines() if line.startswith("| digits")] == ["dense"]
+    assert [cells[1] for cells in cells_of(shown)[2:]] == ["dense A(θ_init)"]
     (note,) = errors.splitlines()
     assert note.startswith("note: an ensemble of 3 needs")
     assert "digits_resnet20_lrr_seed2 LRR signs level 2 has 2" in note
@@ -217,15 +217,12 @@ def test_refusals_are_a_line(runs, run_analysis, tmp_path):
         (("ensembles", other), "name the folder of its data with --data-root"),
         (("guesses", run), "invalid choice"),
     ):
-        status, _, errors = run_analysis(*arguments)
-        lines = [line for line in errors.splitlines() if not line.startswith("note:")]
-        assert status == 2, arguments
-        assert len(lines) == 1 and expected in lines[0], errors
+        status, shown, errors = run_analysis(*arguments)
+        notes = sum(line.startswith("note:") for line in errors.splitlines())
+        assert_refused((status, shown, errors.split("\n", notes)[notes]), expected)
 
 
 def test_a_run_without_levels_has_no_signs(tmp_path, run_analysis):
     run = run_in_process(tmp_path, "--method", "dense", "--final-epochs", "1")
-    status, _, errors = run_analysis("signs", run)
-    assert status == 2
-    assert "none of the runs has a finished level" in errors
+    assert_refused(run_analysis("signs", run), "none of the runs has a finished level")
     assert not (tmp_path / "figures").exists()

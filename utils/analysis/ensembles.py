@@ -143,8 +143,9 @@ def predict(network: nn.Module, dataset: Dataset) -> Tensor:
 
 def load_data(network: TrainedNetwork, root: Path, device: torch.device) -> Dataset:
     """The network's data. Raises UserError if the data root holds other data than it was trained on."""
-    per_class, expected = network.settings["train_images_per_class"], network.settings["data"]
-    dataset, description = load_once(network.blueprint.dataset, root, per_class, device)
+    settings, expected = network.settings, network.settings["data"]
+    amount = settings["train_images_per_class"], settings.get("pixels")
+    dataset, description = load_once(device, network.blueprint.dataset, root, *amount)
     if description != expected:
         raise UserError(
             f"{network.label} was trained on {expected}, and {root} holds {description}: "
@@ -154,6 +155,7 @@ def load_data(network: TrainedNetwork, root: Path, device: torch.device) -> Data
 
 
 @lru_cache(maxsize=1)  # one for many networks
-def load_once(name: str, root: Path, per_class: int | None, device: torch.device) -> tuple[Dataset, str]:
-    dataset = load_dataset(name, root, per_class)
+def load_once(device: torch.device, *asked) -> tuple[Dataset, str]:
+    """What ``load_dataset`` gives, on the device, and what identifies it."""
+    dataset = load_dataset(*asked)
     return dataset.to(device), dataset.description()

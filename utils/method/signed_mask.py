@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import FileError, naming_damage, write
-from utils.method.network import Blueprint
+from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
 
 SignedMask = dict[str, Tensor]
@@ -108,6 +108,25 @@ def load_signed_mask(path: Path) -> SignedMaskFile:
         names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
         signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
         return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
+
+
+def has_values(path: Path) -> bool:
+    """Whether a file is a network, which has more than its signs."""
+    return path.suffix == ".pt"
+
+
+def load_subnetwork(path: Path, blueprint: Blueprint) -> tuple[State, SignedMask]:
+    """The values and the signed mask of a ``network.pt``, or no values and a signed-mask file's, for a network.
+
+    From another data set they come without the classifier. Raises FileError, and UserError as ``fit_signed_mask``.
+    """
+    if not has_values(path):
+        return {}, fit_signed_mask(load_signed_mask(path), blueprint, str(path))
+    found, content = load_network(path)
+    signs = extract_signed_mask(content["model"], content["masks"], found.signed)
+    signed_mask = fit_signed_mask(SignedMaskFile(signs, found.arch, found.dataset), blueprint, str(path))
+    fresh = signs.keys() - signed_mask.keys()
+    return {name: value for name, value in content["model"].items() if name not in fresh}, signed_mask
 
 
 def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
