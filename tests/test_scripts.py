@@ -26,6 +26,7 @@ from data import preprocess_tiny_imagenet
 from models import build_network
 from tests.commands import PROJECT, TINY_JOB, assert_refused, assert_same_networks, command, networks, output_of
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
+from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
 from utils.method.methods import METHODS
@@ -52,6 +53,7 @@ SMALL_FIGURE = {
 }
 PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
 PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet, "benchmark": benchmark}
+PROGRAMS |= {"utils.analysis": analysis}
 RECORDER = """#!{python} -IS
 import json, sys
 asked = sys.argv[1:]
@@ -74,7 +76,8 @@ def recorded(folder, *arguments, **options):
     file.write_text("")
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
     output_of(*arguments, **options)
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    return [arguments[arguments[:1] == ["-m"] :] for arguments in asked]
 
 
 @pytest.fixture
