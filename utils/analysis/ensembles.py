@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from data import Dataset, load_dataset
 from data.batches import evaluation_batches
 from utils.barriers.path import TrainedNetwork, check_comparable, read_network
-from utils.errors import UserError
 from utils.method.starts import STARTS
-from utils.results.tables import Experiment, grouped, precision_of
+from utils.results.tables import Experiment, final_of, grouped, precision_of
 from utils.runs.records import Record
 
 SMALLEST = 2  # members
@@ -42,9 +41,8 @@ def find_teams(records: Sequence[Record], by: str | None = None) -> list[Team]:
     for record in records:
         for stage, result in record.results.items():
             if result["kind"] == "final":
-                start, level, precision = result["start"], result["level"], precision_of(result)
-                experiment = Experiment.of(record.settings, start, level, precision, by)
-                run = None if start == "dense" else record.folder
+                experiment = Experiment.of(record.settings, final_of(result), precision_of(result), by)
+                run = None if result["start"] == "dense" else record.folder
                 found.append((experiment, run, result | {"folder": record.folder / stage}))
     teams = [
         Team(experiment, run.name if run else "", choose_members([result for *_, result in group]))
@@ -143,14 +141,8 @@ def predict(network: nn.Module, dataset: Dataset) -> Tensor:
 
 def load_data(network: TrainedNetwork, root: Path, device: torch.device) -> Dataset:
     """The network's data. Raises UserError if the data root holds other data than it was trained on."""
-    settings, expected = network.settings, network.settings["data"]
-    amount = settings["train_images_per_class"], settings.get("pixels")
-    dataset, description = load_once(device, network.blueprint.dataset, root, *amount)
-    if description != expected:
-        raise UserError(
-            f"{network.label} was trained on {expected}, and {root} holds {description}: "
-            "name the folder of its data with --data-root"
-        )
+    dataset, description = load_once(device, network.blueprint.dataset, root, *network.amount)
+    network.check_data(description, root)
     return dataset
 
 

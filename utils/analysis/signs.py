@@ -15,7 +15,7 @@ from utils.method.network import load_network
 from utils.method.signed_mask import SignedMask, extract_signed_mask, load_signed_mask
 from utils.results.tables import Experiment
 from utils.runs.records import NETWORK_FILE, Record
-from utils.runs.run import INITIALIZATION, SIGNED_MASK_FILE, Level
+from utils.runs.run import INITIALIZATION, SIGNED_MASK_FILE, FinalTraining, Level
 
 CHANCE = 0.5  # the agreement of random signs
 PACKED = "in_proj_weight"  # of torch's MultiheadAttention: queries, keys and values, one below the other
@@ -89,8 +89,8 @@ class SignedRun:
     def __init__(self, record: Record, by: str | None = None):
         self.folder, self.levels = record.folder, finished_levels(record)
         # A level's signs are those of its solution.
-        solution = METHODS[record.settings["method"]].solution
-        self.experiment = Experiment.of(record.settings, solution, level=None, precision=None, by=by)
+        solution = FinalTraining(METHODS[record.settings["method"]].solution, None, 0, 0)
+        self.experiment = Experiment.of(record.settings, solution, precision=None, by=by)
         blueprint, content = load_network(self.folder / INITIALIZATION / NETWORK_FILE)
         self.names = blueprint.prunable
         # A weight that is exactly 0 has the sign +1 here, as in a signed mask.

@@ -37,6 +37,19 @@ class TrainedNetwork:
     settings: dict
     result: dict | None
 
+    @property
+    def amount(self) -> tuple[int | None, int | None]:
+        """How much of its data it was trained on: images of each class, and pixels a side; None for all."""
+        return self.settings["train_images_per_class"], self.settings.get("pixels")
+
+    def check_data(self, description: str, root: Path) -> None:
+        """Raises UserError if the data root holds other data than it was trained on."""
+        if description != self.settings["data"]:
+            raise UserError(
+                f"{self.label} was trained on {self.settings['data']}, and {root} holds {description}: "
+                "name the folder of its data with --data-root"
+            )
+
     def with_initial_norms(self) -> "TrainedNetwork":
         """The same network with ψ_init instead of ψ, the far end of the path that AWS is built to flatten."""
         model = {**self.model, **self.initial_norms}
