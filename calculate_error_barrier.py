@@ -5,8 +5,8 @@
     python calculate_error_barrier.py --normalization-path FIRST   # from its ψ to its initial ψ
     python calculate_error_barrier.py --runs RUN .. --level 11     # the paper's comparisons, over trials
 
-A position costs one pass over the training images, which gathers the batch-norm statistics of the interpolated network,
-and one over the test images. Finished positions are kept and not measured again.
+A position costs one pass over the test images and, if the network has batch norm, one before it over the training
+images, which gathers the interpolated network's statistics. Finished positions are kept and not measured again.
 """
 
 import argparse

@@ -31,6 +31,7 @@ from utils.flags import (
     run_settings,
     score_penalty,
     stage_epochs,
+    training_recipe,
 )
 from utils.method.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.method.methods import METHODS
@@ -64,7 +65,7 @@ from utils.training.evaluation import (
     evaluate,
     sign_statistics,
 )
-from utils.training.optimization import Recipe, cosine_rates, decayed_rates
+from utils.training.optimization import Recipe, cosine_rates, final_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
 from utils.training.trainer import SearchTrainer, SubnetworkTrainer
 
@@ -95,9 +96,10 @@ class Job:
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
         dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels)
-        self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
+        self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
+        self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
-        check_last_batch(self.blueprint, dataset, args.batch_size)
+        check_last_batch(self.blueprint, dataset, self.recipe.forward_size)
         self.subnetwork, self.signed_mask, digest = self.read_subnetwork()
         settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
         folder = args.runs_dir / args.name
@@ -141,12 +143,11 @@ class Job:
 
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
-        args, blueprint = self.args, self.blueprint
+        blueprint = self.blueprint
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
         trained = blueprint.scored if self.method.searches else blueprint.learnable
-        recipe = Recipe(args.batch_size, args.momentum, args.weight_decay)
-        return SubnetworkTrainer(blueprint, self.dataset, recipe, self.speed, trained)
+        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -182,6 +183,7 @@ class Job:
             alpha_range=args.alpha_range if self.method.interpolates else ORDINARY,
             alpha_layers=self.alpha_layers,
             test_every=args.test_every,
+            ramp_epochs=args.level_ramp_epochs,
         )
         after_epoch = partial(self.keep_rewinding_point, level)
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
@@ -195,7 +197,7 @@ class Job:
         if args.pruning_schedule == "constant":
             return [args.lr] * epochs
         ahead = (rewound_to(args) or 0) if level.level else 0
-        return decayed_rates(args.lr, ahead + epochs, args.decays_at)[ahead:]
+        return final_rates(args.final_schedule, args.lr, ahead + epochs, args.decays_at)[ahead:]
 
     def rewind(self, trained: State) -> State:
         """What the surviving weights are when a level's training begins: all that LRR, WR and IMP differ in."""
@@ -292,12 +294,13 @@ class Job:
         stage = Stage(
             title=f"final {final.name}",
             folder=self.run.folder / final.stage,
-            rates=decayed_rates(args.lr, args.final_epochs, args.decays_at),
+            rates=final_rates(args.final_schedule, args.lr, args.final_epochs, args.decays_at),
             seed=final.order_seed,
             purpose="final",
             scalars=self.run.folder / SCALARS_FOLDER / f"final_{final.name}",
             alpha_layers=self.alpha_layers,
             test_every=args.test_every,
+            ramp_epochs=args.final_ramp_epochs,
         )
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
         network = self.trainer.network

@@ -28,16 +28,21 @@ class Blueprint:
     dataset: str
     classes: int
     channels: int
+    image_size: int = 32  # in pixels; files of earlier versions lack it, whose networks take any size
+
+    def _construct(self) -> nn.Module:
+        return build_network(self.arch, self.classes, self.channels, self.image_size)
 
     @cached_property
     def _outline(self) -> nn.Module:
         with torch.device("meta"):  # names and shapes without values
-            return build_network(self.arch, self.classes, self.channels)
+            return self._construct()
 
     @cached_property
     def prunable(self) -> tuple[str, ...]:
         """The weights that pruning may remove."""
-        return tuple(prunable_names(self._outline, ARCHITECTURES[self.arch].classifier))
+        architecture = ARCHITECTURES[self.arch]
+        return tuple(prunable_names(self._outline, architecture.classifier, architecture.unpruned))
 
     @cached_property
     def norms(self) -> tuple[str, ...]:
@@ -75,7 +80,7 @@ class Blueprint:
     def initialize(self, seed: int) -> State:
         """θ_init, determined by ``seed`` alone, with fresh batch-norm statistics; on the CPU."""
         seed_global_generators(derive_seed(seed, "initialization"))
-        return build_network(self.arch, self.classes, self.channels).state_dict()
+        return self._construct().state_dict()
 
     def dense_masks(self) -> Masks:
         """Masks under which every prunable weight survives."""
@@ -108,7 +113,7 @@ def load_network(path: Path) -> tuple[Blueprint, dict]:
     """The blueprint and the content of a ``network.pt``, on the CPU: ``model``, ``masks``, ``initial_norms``,
     ``settings``, ``result``. Raises FileError if the file is damaged or holds no network.
     """
-    content = load(path)
+    content = {"image_size": Blueprint.image_size} | load(path)
     fields = Blueprint.__dataclass_fields__
     missing = {*NETWORK_PARTS, *fields} - content.keys()
     if missing:

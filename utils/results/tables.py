@@ -18,7 +18,8 @@ TRIAL_SETTINGS = {"seed"}
 # Settings that decide a dense network.
 DENSE_SETTINGS = (
     *("dataset", "arch", "data", "final_epochs", "decays_at"),
-    *("lr", "momentum", "weight_decay", "batch_size"),
+    *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
+    *("clip_norm", "label_smoothing", "micro_batch_size"),
 )
 GAP = "–"
 
