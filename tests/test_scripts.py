@@ -132,8 +132,11 @@ def test_a_launcher_s_recipe(launcher):
         assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)
         assert args.start == ["subnetwork"]
     else:
-        assert args.lr == (0.05 if args.arch == "mobilenetv2" else 0.1)
-        assert (args.weight_decay, args.batch_size) == ((2e-3, 48) if args.arch.endswith("_tiny") else (5e-4, 128))
+        rates = {"mobilenetv2": ("sgd", 0.05, 5e-4), "mlpmixer": ("adam", 0.001, 5e-5), "vit": ("adamw", 0.001, 0.05),
+                 "mobilenetv2_tiny": ("sgd", 0.1, 2e-3)}  # fmt: skip
+        assert (args.optimizer, args.lr, args.weight_decay) == rates.get(args.arch, ("sgd", 0.1, 5e-4))
+        assert args.final_schedule == ("step" if args.optimizer == "sgd" else "cosine")
+        assert args.batch_size == (48 if args.arch.endswith("_tiny") else 128)
         assert args.start[-3:] == [METHODS[args.method].solution, "signs", "mask"]
     if args.dataset != "digits" and not args.arch.endswith("_tiny"):
         assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]
@@ -151,6 +154,8 @@ def test_every_launcher_is_there_and_in_the_readme():
     digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
     digits |= {f"digits_vgg11_bn_{method}.sh" for method in ("lrr", "aws")}
     fashion = {f"fashion_mnist_{a}_{m}.sh" for a in ("resnet20", "mobilenetv2_tiny") for m in ("lrr", "aws")}
+    others |= {f"{d}_{a}_{m}.sh" for d in ("cifar100", "fashion_mnist") for m in ("lrr", "aws")
+               for a in ("mlpmixer", "vit")}  # fmt: skip
     assert set(LAUNCHERS) == paper | others | fashion | digits
     assert set(re.findall(r"`((?:cifar100|tiny_imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
 
