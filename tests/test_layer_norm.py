@@ -179,14 +179,17 @@ def test_its_error_barrier_costs_no_pass_over_the_training_images(run, tmp_path,
 
 
 def test_a_file_without_an_image_size_is_one_for_any_size(tmp_path):
-    """Files of versions that had networks for any size only."""
-    blueprint = Blueprint("resnet20", "digits", 10, 1, 8)
-    blueprint.save_network(tmp_path / "network.pt", {}, {}, {}, settings={}, result=None)
-    assert load_network(tmp_path / "network.pt")[0] == blueprint
-    content = load(tmp_path / "network.pt")
+    """Versions that had networks for any size only did not write it."""
+    file, blueprint = tmp_path / "network.pt", Blueprint("resnet20", "digits", 10, 1, 8)
+    state = blueprint.initialize(0)
+    norms = {name: state[name] for name in blueprint.norms}
+    blueprint.save_network(file, state, blueprint.dense_masks(), norms, settings={}, result=None)
+    assert load_network(file)[0].image_size == 8
+    content = load(file)
     del content["image_size"]
-    save(tmp_path / "network.pt", content)
-    assert load_network(tmp_path / "network.pt")[0] == Blueprint("resnet20", "digits", 10, 1)
+    save(file, content)
+    assert load_network(file)[0] == blueprint
+    assert load_network(file)[0].shapes(["fc.weight"]) == {"fc.weight": (10, 64)}
 
 
 @pytest.mark.slow

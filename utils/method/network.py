@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Blueprint:
     dataset: str
     classes: int
     channels: int
-    image_size: int = 32  # in pixels; files of earlier versions lack it, whose networks take any size
+    # In pixels. Networks for any size are equal whatever it is; files of earlier versions, with no others, lack it.
+    image_size: int = field(default=32, compare=False)
 
     def _construct(self) -> nn.Module:
         return build_network(self.arch, self.classes, self.channels, self.image_size)
