@@ -16,6 +16,7 @@ from tests import toy_training as toy
 from tests.commands import assert_exactly_sparse, assert_same_networks, interrupt_at, run_in_process
 from tests.test_simulated_gpu import replayed_graphs  # noqa: F401
 from tests.toys import conv_batch_norm, conv_layer_norm, toy_dataset
+from utils.files import load
 from utils.flags import flags_of_settings, parse_arguments, run_settings, training_recipe
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import make_train_step
@@ -179,26 +180,24 @@ def test_compiled_micro_batches_follow_the_readable_step(no_code_generated):
 JOB = shlex.split(
     "--method aws --levels 1 --train-images-per-class 4 --start signs --checkpoint-seconds 0 --optimizer adamw "
     "--lr 0.001 --weight-decay 0.05 --clip-norm 1 --label-smoothing 0.1 --micro-batch-size 16 --final-schedule cosine "
-    "--level-ramp-epochs 1 --final-ramp-epochs 1"
+    "--level-ramp-epochs 2 --final-ramp-epochs 1"
 )
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
-    """To the last bit, around some writes to files: with Adam's moments, its count of steps, and the ramp."""
-    expected = run_in_process(tmp_path / "uninterrupted", *JOB)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
+    """To the last bit: it goes on with Adam's moments, its count of steps, and the place in schedule and ramp."""
+    expected, saved = run_in_process(tmp_path / "uninterrupted", *JOB), []
+    for write in (8, 19, 30):
+        runs = tmp_path / str(write)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_at(write, os, "fsync", patch)
+            run_in_process(runs, *JOB)
+        saved += [load(path)["optimizer"][0].keys() for path in runs.rglob("unfinished.pt")]
+        assert_same_networks(run_in_process(runs, *JOB), expected)
+    assert saved
+    assert all(names == {"step", "exp_avg", "exp_avg_sq"} for names in saved)
+    assert "starts again" not in capsys.readouterr().out
     assert_exactly_sparse(expected)
-    interrupted = 0
-    for write in range(4, 100, 12):
-        with pytest.MonkeyPatch.context() as patch:
-            calls = interrupt_at(write, os, "fsync", patch)
-            try:
-                run_in_process(tmp_path / str(write), *JOB)
-            except KeyboardInterrupt:
-                interrupted += 1
-        if len(calls) < write:
-            break
-        assert_same_networks(run_in_process(tmp_path / str(write), *JOB), expected)
-    assert interrupted > 2
 
 
 def test_the_flags_make_a_recipe():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 DECAY_FACTOR = 0.1
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("step", "cosine")
 
 
@@ -37,8 +37,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     set. Adam adds the decay to the gradient (L2), as torch's and the paper's do; AdamW takes it off the weights."""
     if recipe.optimizer == "sgd":
         return sgd(network, 0.0, recipe.momentum, recipe.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(_to_train(network), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+    return OPTIMIZERS[recipe.optimizer](_to_train(network), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
 
 
 def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
