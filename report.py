@@ -3,7 +3,7 @@
     python report.py                                        # a table of every run below runs/
     python report.py runs/cifar100_*                        # of the runs named
     python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
-    python report.py --by alpha_range runs/alpha/*          # a row for every value of one setting
+    python report.py runs/alpha/* --by alpha-range          # a row for every value of a setting
     python report.py --plan FILE --name figure3 --levels 11 --comparisons noise-signs lmc-signs
 
 A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure shows the
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
-from utils.flags import COUNT, POSITIVE, SETTINGS, make_parser
+from utils.flags import COUNT, POSITIVE, add_sweep_flag, make_parser
 from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paired import paired_rows
@@ -77,8 +77,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--paired", nargs=2, type=Path, metavar="FOLDER",
         help="two folders of runs of the same names: their differences")
-    parser.add_argument("--by", choices=SETTINGS, type=lambda text: text.replace("-", "_"), metavar="SETTING",
-        help="a sweep: one setting in which runs may differ, such as alpha-range; its values have rows and curves")
+    add_sweep_flag(parser.add_argument)
     add = parser.add_argument_group("a figure of planned runs").add_argument
     add("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
     add("--name", default="figure", help="of the picture and tables")

@@ -15,8 +15,8 @@ METHODS="lrr aws"
 STARTS_lrr="subnetwork signs mask"
 STARTS_aws=$STARTS_lrr
 SWEEP=alpha-range
-VALUES_aws="0 1
-0 0"
+VALUES_aws="--alpha-range 0 1
+--alpha-range 0 0"
 LEVELS="8"
 SEEDS="1 2 3"
 COMPARISONS="valley lmc-signs lmc-mask"

@@ -117,7 +117,7 @@ def test_a_sweep_has_a_row_for_each_value(tmp_path):
     ]
     with pytest.raises(UserError, match=r"--alpha-range \[0.0, 1.0\] \(there: \[0.0, 0.0\]\).*--by"):
         collect_results(runs)
-    rows = summary_rows(collect_results(runs, by="alpha_range"))
+    rows = summary_rows(collect_results(runs, by=["alpha_range"]))
     assert [(row.get("setting"), row["test accuracy %"], row["n"]) for row in rows] == [
         ("", "90.00", 1),  # α does not decide a dense network
         ("alpha-range 0.0 0.0", "80.50 ± 0.71", 2),

@@ -194,6 +194,21 @@ def add_machine_flags(add: Callable) -> None:
     add("--checkpoint-seconds", type=NOT_NEGATIVE, default=60.0, help="least time between two saves inside a stage")
 
 
+
+
+def add_sweep_flag(add: Callable) -> None:
+    """For programs that show results."""
+    add(
+        "--by",
+        nargs="+",
+        choices=SETTINGS,
+        type=lambda text: text.replace("-", "_"),
+        default=[],
+        metavar="SETTING",
+        help="a sweep: settings in which runs may differ, such as alpha-range; each value has rows and curves",
+    )
+
+
 # fmt: on
 
 
