@@ -115,7 +115,7 @@ class Job:
             signs = extract_signed_mask(trained, content["masks"], found.signed)
             file = SignedMaskFile(signs, found.arch, found.dataset)
         else:
-            file = load_signed_mask(path)
+            file = load_signed_mask(path, self.blueprint)
         signed_mask = fit_signed_mask(file, self.blueprint, str(path))
         if file.dataset != self.args.dataset:
             print(f"{path} was found on {file.dataset}: the classifier for {self.args.dataset} starts fresh")

@@ -5,14 +5,20 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
 from utils.errors import UserError
+
+# What ``save`` writes ends with a digest of all bytes before it, as the comment of the zip archive that it is.
+SEAL = b"sha256 "
+SEAL_SIZE = len(SEAL) + 2 * sha256().digest_size
+ENCRYPTED = 0x1  # a flag of a zip entry
 
 
 class FileError(UserError):
@@ -63,9 +69,13 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
 
 def save(path: Path, content: dict) -> None:
-    """``torch.save`` to memory, then to disk at once: a full disk is an OSError and leaves the old file whole."""
+    """``torch.save`` to memory, sealed, then to disk at once: a full disk is an OSError and leaves the old file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    buffer.seek(-2, io.SEEK_END)  # where an archive without a comment has its length, 0
+    buffer.write(SEAL_SIZE.to_bytes(2, "little"))
+    seal = _seal(buffer.getbuffer())
+    buffer.write(seal)
     write(path, buffer.getbuffer())
 
 
@@ -75,11 +85,54 @@ def load(path: Path) -> dict:
     Raises FileError if the file is damaged or not ours, FileNotFoundError if there is none.
     """
     with naming_damage(path, "is damaged or no file of this program"):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch itself does not compare the checksums
-        if damaged is not None:
-            raise ValueError(f"wrong checksum of {damaged}")
-        return _checked(torch.load(path, map_location="cpu", weights_only=True))
+        whole = path.read_bytes()  # at once: what is checked is what is loaded
+        check_index(io.BytesIO(whole))
+        _check_bytes(whole)
+        try:
+            content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
+        except Exception as error:  # whose message may advise to run what the file holds
+            raise ValueError("torch cannot read it as data alone") from error
+        return _checked(content)
+
+
+def check_index(file: Path | BinaryIO) -> None:
+    """Raises an exception unless the file is an archive as ``torch.save`` writes it, by its index alone: that it is not
+    cut, and has no entry that torch would read otherwise. Bytes within are not compared."""
+    with zipfile.ZipFile(file) as archive:
+        check_entries(archive, {zipfile.ZIP_STORED})
+        entries = archive.infolist()
+    # An entry with a folder's attribute would be one to torch, which leaves its tensor uninitialized.
+    if any(entry.external_attr or entry.is_dir() or entry.file_size != entry.compress_size for entry in entries):
+        raise ValueError("its index is not what torch writes")
+    if not entries or min(entry.header_offset for entry in entries) != 0:
+        raise ValueError("some of it is missing")
+
+
+def check_entries(archive: zipfile.ZipFile, compressions: Collection[int]) -> None:
+    """Raises ValueError if a zip archive has an entry twice, encrypted or compressed by another method."""
+    names = set()
+    for entry in archive.infolist():
+        if entry.filename in names or entry.flag_bits & ENCRYPTED or entry.compress_type not in compressions:
+            raise ValueError(f"its {entry.filename} is there twice, encrypted or oddly compressed")
+        names.add(entry.filename)
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return SEAL + sha256(content).hexdigest().encode()
+
+
+def _check_bytes(whole: bytes) -> None:
+    """Raises ValueError if any byte of a sealed file, or of a tensor in a file from before there were seals, is not the
+    one that was written."""
+    seal = whole[-SEAL_SIZE:]
+    if seal.startswith(SEAL):
+        if seal != _seal(memoryview(whole)[:-SEAL_SIZE]):
+            raise ValueError("its bytes are not those that were written")
+        return
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        damaged = archive.testzip()  # torch itself does not compare the checksums
+    if damaged is not None:
+        raise ValueError(f"wrong checksum of {damaged}")
 
 
 def write_json(path: Path, content: dict) -> None:

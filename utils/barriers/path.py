@@ -21,6 +21,7 @@ from utils.runs.run import claim_stage
 
 POSITIONS_FILE = "positions.csv"
 FINGERPRINTS_FILE = "networks.json"
+MEASURED_WITH = {"data", "train_images_per_class", "batch_size"}  # settings of a network
 POSITION_COLUMNS = ("alpha", "test_error", "test_loss", "train_error", "train_loss")
 
 
@@ -69,10 +70,9 @@ def find_network(path: Path) -> Path:
 def read_network(path: Path) -> TrainedNetwork:
     """The network that ``find_network`` finds. Raises FileError if its file is damaged."""
     file = find_network(path)
-    try:
-        blueprint, content = load_network(file)
-    except FileError as error:
-        raise FileError(f"{error}: name a network.pt that main.py wrote, or have it trained again") from error
+    blueprint, content = load_network(file, "name a network.pt that main.py wrote, or have it trained again")
+    if not content["settings"].keys() >= MEASURED_WITH:
+        raise FileError(f"{file} does not say on what it was trained: name a network.pt that main.py wrote")
     stage = file.resolve().parent
     run = next((parent for parent in (stage.parent, stage.parent.parent) if Record(parent).is_run), None)
     own_name = stage.name if file.name == NETWORK_FILE else file.stem
