@@ -93,6 +93,7 @@ class Job:
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
         made_with = {"device": device_name(device), "precision": self.speed.precision}
         self.run = Run(folder, settings, self.blueprint, made_with, args.share)
+        self.run.check_finished(planned_levels(args))
         stages = stage_epochs(args)
         finished = sum(is_finished(folder / stage) for stage in stages)
         print(

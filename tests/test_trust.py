@@ -1,7 +1,9 @@
 """Nothing lost, nothing mixed, nothing let in: what is damaged or wrong is one line, and never another result."""
 
 import io
+import json
 import re
+import shutil
 import struct
 import zipfile
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands import PROJECT
+from tests.commands import PROJECT, assert_same_networks, run_in_process
+from utils.errors import UserError
 from utils.files import FileError, load, save
 from utils.method.network import Blueprint, load_network
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
@@ -179,14 +182,12 @@ def test_bit_planes_that_do_not_fit_are_refused(wrong, read, mask_path):
 
 def test_a_mask_is_not_unpacked_before_its_shapes_fit_the_network(mask_path):
     """Its planes would fit the 24 billion weights that it declares, and take 3 GB."""
-    plane, rest = b"\0" * 1000, {}
     with zipfile.ZipFile(mask_path) as archive:
         rest = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     rest["conv1.weight.shape.npy"] = npy(np.array([24_000_000_000]))
     with zipfile.ZipFile(mask_path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in rest.items():
             archive.writestr(name, content)
-    assert plane is not None
     with pytest.raises(FileError, match=r"belongs to another network: conv1\.weight is \(24000000000,\) in the file"):
         load_signed_mask(mask_path, BLUEPRINT)
 
@@ -206,3 +207,132 @@ def test_the_advice_of_torch_to_run_code_is_not_passed_on(tmp_path):
     with pytest.raises(FileError, match="torch cannot read it as data alone") as caught:
         load(tmp_path / "network.pt")
     assert "weights_only" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+JOB = "--method wr --warmup-epochs 2 --rewind-epoch 1 --level-epochs 1 --final-epochs 1 --start signs".split()
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    return run_in_process(tmp_path_factory.mktemp("runs"), *JOB)
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of a finished run, to be damaged."""
+    return shutil.copytree(finished_run, tmp_path / finished_run.name)
+
+
+def again(run, *flags):
+    run_in_process(run.parent, *JOB, *flags)
+
+
+@pytest.mark.parametrize("damage", ["lost", "deleted as its message says"])
+def test_the_settings_of_a_run_are_those_of_its_networks(damage, run):
+    config = run / "config.json"
+    settings = json.loads(config.read_text())["settings"]
+    if damage == "lost":
+        config.unlink()
+    else:
+        config.write_text("{")
+        with pytest.raises(FileError, match=r"config\.json is damaged: delete that file and run the same"):
+            again(run)
+        config.unlink()
+    with pytest.raises(UserError, match=r"was made with other settings: --lr 0\.05 \(there: 0\.1\)"):
+        again(run, "--lr", "0.05")
+    assert not config.exists()
+    again(run)
+    assert json.loads(config.read_text())["settings"] == settings
+
+
+def test_settings_that_are_lost_with_training_in_progress(run):
+    for path in (*run.rglob("network.pt"), run / "config.json"):
+        path.unlink()
+    (run / "level_00" / "unfinished.pt").touch()
+    with pytest.raises(FileError, match=r"config\.json is missing, with training in progress: delete .*--name"):
+        again(run)
+
+
+@pytest.mark.parametrize("settings", [None, [], {}])
+def test_a_configuration_without_settings(settings, run):
+    (run / "config.json").write_text(json.dumps({"settings": settings} if settings != {} else {}))
+    with pytest.raises(FileError, match=r"config\.json holds no settings: delete that file"):
+        again(run)
+
+
+def test_a_signed_mask_is_made_again_from_its_network(run, finished_run):
+    masks = sorted(run.glob("level_*/signed_mask.npz"))
+    masks[0].unlink()
+    masks[1].write_bytes(masks[1].read_bytes()[:-1000])
+    flip(masks[2], 1000)
+    again(run)
+    for mask in masks:
+        assert mask.read_bytes() == (finished_run / mask.relative_to(run)).read_bytes()
+
+
+def flip(path, position):
+    damaged = bytearray(path.read_bytes())
+    damaged[position] ^= 1
+    path.write_bytes(damaged)
+
+
+NETWORKS = ("initialization/network.pt", "level_00/rewinding_point.pt", "level_02/network.pt", "network.pt of final")
+
+
+@pytest.mark.parametrize("cut", ["end", "middle", "beginning"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_cut_network_is_named_before_anything_is_trained(network, cut, run):
+    path = run / network if "final" not in network else next(run.glob("final/*/network.pt"))
+    whole = path.read_bytes()
+    start = {"end": len(whole) - 4096, "middle": 500_000, "beginning": 0}[cut]
+    path.write_bytes(whole[:start] + whole[start + 4096 :])
+    with pytest.raises(FileError, match=rf"{path.name} is damaged: delete the folder {path.parent} and run the same"):
+        again(run, "--final-seeds", "7")
+    assert len(list(run.glob("final/*"))) == 1
+
+
+def test_a_level_of_another_network_run_or_number_is_refused(run, tmp_path):
+    shutil.rmtree(run / "level_02")
+    (run / "level_01" / "network.pt").rename(tmp_path / "level_01.pt")
+    other_run = run_in_process(tmp_path / "other", *JOB, "--levels", "1", "--seed", "2", "--start")
+    other_arch = Blueprint("vgg11_bn", "digits", 10, 1)
+    state = other_arch.initialize(0)
+    norms = {name: state[name] for name in other_arch.norms}
+    content = torch.load(tmp_path / "level_01.pt", weights_only=True)
+    about = {"settings": content["settings"], "result": None}
+    other_arch.save_network(tmp_path / "vgg.pt", state, other_arch.dense_masks(), norms, **about)
+    for source, reason in (
+        (tmp_path / "vgg.pt", "it has Blueprint.*vgg11_bn"),
+        (other_run / "level_01" / "network.pt", r"it has --seed 1 \(there: 2\)"),
+        (run / "level_00" / "network.pt", "it has level 0"),
+    ):
+        shutil.copy(source, run / "level_01" / "network.pt")
+        with pytest.raises(FileError, match=rf"level_01/network\.pt belongs elsewhere, {reason}.*: delete the folder"):
+            again(run)
+
+
+def test_a_lost_rewinding_point_is_named(run):
+    shutil.rmtree(run / "level_02")
+    (run / "level_00" / "rewinding_point.pt").unlink()
+    with pytest.raises(FileError, match=r"rewinding_point\.pt is missing: delete the folder .*level_00"):
+        again(run)
+
+
+WRONG_UNFINISHED = {
+    "momenta": None,
+    "model": [],
+    "rows": [{"epoch": 1}],
+}
+
+
+@pytest.mark.parametrize("part", WRONG_UNFINISHED)
+def test_a_wrong_unfinished_stage_starts_again(part, run, finished_run, capsys):
+    shutil.rmtree(run / "level_02")
+    (run / "level_02").mkdir()
+    whole = {"model": load(run / "level_01" / "network.pt")["model"], "momenta": [], "rows": []}
+    save(run / "level_02" / "unfinished.pt", whole | {part: WRONG_UNFINISHED[part]})
+    again(run)
+    assert "unfinished.pt belongs to another stage or program" in capsys.readouterr().out
+    assert_same_networks(run, finished_run)

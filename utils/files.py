@@ -108,6 +108,15 @@ def check_index(file: Path | BinaryIO) -> None:
         raise ValueError("some of it is missing")
 
 
+def is_whole_archive(path: Path) -> bool:
+    """Whether a zip archive is there, and all its bytes are those that were written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged archive can raise nearly anything
+        return False
+
+
 def check_entries(archive: zipfile.ZipFile, compressions: Collection[int]) -> None:
     """Raises ValueError if a zip archive has an entry twice, encrypted or compressed by another method."""
     names = set()

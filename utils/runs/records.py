@@ -1,5 +1,6 @@
 """What a run has left on disk, as reports read it: its settings and the results of its finished networks."""
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +82,12 @@ def read_result(stage: Path) -> dict:
     result = load(stage / NETWORK_FILE)["result"]
     write_json(stage / RESULT_FILE, result)
     return result
+
+
+def other_settings(settings: Mapping, there: Mapping) -> list[str]:
+    """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
+    ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found, default=str)) for found in (settings, there))
+    return differences(ours, theirs)  # tuples are lists in a file
 
 
 def differences(settings: Mapping, there: Mapping, names: Iterable[str] = ()) -> list[str]:
