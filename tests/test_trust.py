@@ -5,13 +5,14 @@ import json
 import re
 import shutil
 import struct
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from tests.commands import PROJECT, assert_same_networks, run_in_process
+from tests.commands import PROJECT, assert_one_line_error, assert_same_networks, command, run_in_process
 from utils.errors import UserError
 from utils.files import FileError, load, save
 from utils.method.network import Blueprint, load_network
@@ -336,3 +337,19 @@ def test_a_wrong_unfinished_stage_starts_again(part, run, finished_run, capsys):
     again(run)
     assert "unfinished.pt belongs to another stage or program" in capsys.readouterr().out
     assert_same_networks(run, finished_run)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", ["08 2", "abc", "1 x", "-1", "1.5", "PATH[$(touch harm)]", "*"])
+@pytest.mark.parametrize("name", ["--seeds", "--levels", "--barrier-levels", "PER_GPU", "SEEDS"])
+def test_a_list_of_a_script_is_of_whole_numbers(name, numbers, tmp_path):
+    figure = [PROJECT / "script/paper/figure3.sh", "--dry-run", name, numbers]
+    script, environment = {
+        "PER_GPU": ([PROJECT / "script/run_commands.sh"], {"PER_GPU": numbers}),
+        "SEEDS": ([PROJECT / "script/compare_precision.sh"], {"SEEDS": numbers, "CHECKED_PYTHON": sys.executable}),
+    }.get(name, (figure, {"CHECKED_PYTHON": sys.executable}))
+    result = command("bash", *script, cwd=tmp_path, **environment)
+    assert_one_line_error(result, f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"')
+    assert not (tmp_path / "harm").exists()
