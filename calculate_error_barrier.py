@@ -10,12 +10,17 @@ and one over the test images. Finished positions are kept and not measured again
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 

@@ -8,9 +8,14 @@ utils/method/step.py.
 """
 
 import argparse
+import signal
 import sys
 from functools import cached_property, partial
 from hashlib import sha256
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from torch import nn

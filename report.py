@@ -12,9 +12,14 @@ planned final trainings and nothing else; what is missing is a gap, and is liste
 
 import argparse
 import shlex
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv

@@ -1,22 +1,43 @@
 """Nothing lost, nothing mixed, nothing let in: what is damaged or wrong is one line, and never another result."""
 
+import errno
 import io
 import json
+import os
+import pickle
 import re
 import shutil
+import signal
 import struct
+import subprocess
 import sys
+import time
+import warnings
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tests.commands import PROJECT, assert_one_line_error, assert_same_networks, command, run_in_process
-from utils.errors import UserError
-from utils.files import FileError, load, save
+from data import load_dataset
+from data.preprocess_tiny_imagenet import prepare
+from tests.commands import (
+    PROJECT,
+    TINY_JOB,
+    assert_one_line_error,
+    assert_same_networks,
+    command,
+    files_limited_to,
+    run_in_process,
+)
+from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet, write_zip
+from utils.errors import UserError, exit_status, one_line
+from utils.files import FileError, load, save, write
 from utils.method.network import Blueprint, load_network
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
+from utils.runs.tensorboard import StageScalars
 
 BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
 PRUNED = "blocks.0.conv1.weight"
@@ -128,6 +149,7 @@ WRONG_NETWORKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize("wrong", WRONG_NETWORKS)
 def test_a_network_whose_parts_do_not_fit_is_refused(wrong, path, whole):
     change, reason = WRONG_NETWORKS[wrong]
@@ -353,3 +375,214 @@ def test_a_list_of_a_script_is_of_whole_numbers(name, numbers, tmp_path):
     result = command("bash", *script, cwd=tmp_path, **environment)
     assert_one_line_error(result, f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"')
     assert not (tmp_path / "harm").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_idx(path, values: np.ndarray) -> None:
+    path.write_bytes(struct.pack(f">{1 + values.ndim}i", 2048 + values.ndim, *values.shape) + values.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "reason"),
+    [
+        ("train-labels-idx1-ubyte", np.full(20, 200, np.uint8), "labels are not whole numbers from 0 to 9"),
+        ("train-images-idx3-ubyte", np.zeros((20, 28, 14), np.uint8), "not square"),
+        ("t10k-labels-idx1-ubyte", np.zeros(3, np.uint8), "3 labels do not fit images"),
+        (
+            "t10k-images-idx3-ubyte",
+            np.zeros((20, 14, 14), np.uint8),
+            r"training images of \(28, 28, 1\) and test images",
+        ),
+    ],
+)
+def test_wrong_fashion_mnist(file, values, reason, tmp_path):
+    folder = write_fashion_mnist(tmp_path)
+    write_idx(folder / file, values)
+    with pytest.raises(UserError, match=reason):
+        load_dataset("fashion_mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels", [["a"] * 10, None, [[0]] * 10, [0.5] * 10, [5] * 10, [-1] * 10, [True] * 10, [2**70]]
+)
+def test_wrong_cifar_labels(labels, tmp_path):
+    path = write_cifar100(tmp_path) / "test"
+    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | {"fine_labels": labels}))
+    with pytest.raises(UserError, match=r"cifar-100-python/test is damaged: delete .* to fetch it again"):
+        load_dataset("cifar100", tmp_path)
+
+
+PREPARED = {
+    "wnids": np.array(["a", "b"]),
+    **{f"{split}_images": np.zeros((4, 64, 64, 3), np.uint8) for split in ("train", "test")},
+    **{f"{split}_labels": np.array([0, 1, 0, 1], np.uint8) for split in ("train", "test")},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("train_labels", np.array([0, 1, 0, 99], np.uint8), "labels are not whole numbers from 0 to 1"),
+        ("train_labels", np.array([0.0, 1.0, 0.5, 0.0]), "Cannot cast"),
+        ("test_images", np.zeros((4, 64, 64, 1), np.uint8), "3 channels"),
+        ("test_images", np.zeros((4, 64, 64), np.uint8), "do not fit"),
+        ("wnids", np.array(3), "unsized"),
+    ],
+)
+def test_a_wrong_prepared_file(name, values, reason, tmp_path):
+    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED | {name: values})
+    with pytest.raises(UserError, match=rf"tiny_imagenet\.npz is damaged: delete it and run .*{reason}"):
+        load_dataset("tiny_imagenet", tmp_path)
+
+
+def test_a_prepared_file_without_images(tmp_path):
+    nothing = {"train_images": np.zeros((0, 64, 64, 3), np.uint8), "train_labels": np.zeros(0, np.uint8)}
+    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED | nothing)
+    with pytest.raises(UserError, match="are none"):
+        load_dataset("tiny_imagenet", tmp_path)
+
+
+def image(kind: str, size: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_only_small_jpegs_are_decoded(tmp_path):
+    """Pillow would start Ghostscript for an EPS, and unpack what a small PNG or JPEG declares."""
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    for content in (image("PNG", 64), image("EPS", 64), image("JPEG", 65), image("JPEG", 10_000)):
+        members = write_tiny_imagenet(archive)
+        write_zip(archive, members | {"tiny-imagenet-200/train/n00000001/images/n00000001_2.JPEG": content})
+        with pytest.raises(FileError, match=r"n00000001_2\.JPEG is damaged: fetch the archive again"):
+            prepare(tmp_path, None)
+
+
+def test_more_than_256_classes(tmp_path):
+    write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip", classes=300, train=1, test=1)
+    prepare(tmp_path, None)
+    assert load_dataset("tiny_imagenet", tmp_path).train.labels.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize("change", ["encrypted", "bzip2", "lzma", "twice", "huge"])
+def test_odd_archives(change, tmp_path):
+    path = tmp_path / "tiny-imagenet-200.zip"
+    members = write_tiny_imagenet(path)
+    compression = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}.get(change, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path, "w", compression) as archive, warnings.catch_warnings(action="ignore"):
+        for name, content in members.items():
+            archive.writestr(name, content + bytes(2**25 if change == "huge" and name.endswith("wnids.txt") else 0))
+        if change == "twice":
+            archive.writestr(name, b"another")
+        if change == "encrypted":
+            archive.filelist[0].flag_bits |= 1
+    with pytest.raises(FileError, match=r"zip is not a whole zip archive: fetch it again \(its tiny-imagenet-200/"):
+        prepare(tmp_path, None)
+
+
+def test_a_file_without_its_middle_is_named(tmp_path, mask_path, path):
+    """Its error has no file's name: "[Errno 22] Invalid argument"."""
+    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED)
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    write_tiny_imagenet(archive)
+    for file, read in (
+        (path, load_network),
+        (mask_path, load_signed_mask),
+        (tmp_path / "tiny_imagenet.npz", lambda _: load_dataset("tiny_imagenet", tmp_path)),
+        (archive, lambda archive: prepare(tmp_path / "elsewhere", archive)),
+    ):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 4] + whole[len(whole) // 4 + 4096 :])
+        with pytest.raises(FileError, match=file.name):
+            read(file)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def shell(line: str, *flags: str) -> subprocess.CompletedProcess:
+    """main.py in a shell's ``line``, in which "$@" is the program with its flags."""
+    return command("bash", "-c", line, "bash", sys.executable, PROJECT / "main.py", *TINY_JOB, *flags)
+
+
+NO_TRAINING = ("--method", "dense", "--start")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "error"),
+    [
+        ('"$@" >&-', 0, ""),
+        ('"$@" 2>&-', 0, ""),
+        ('"$@" --lr 0 2>&-', 2, ""),
+        ('"$@" | true; exit ${PIPESTATUS[0]}', 2, ""),
+        (
+            '"$@" >/dev/full',
+            2,
+            "main.py: error: No space left on device: free some space and run the same command again",
+        ),
+        ('"$@" --lr 0 2>/dev/full', 2, ""),
+        ('"$@" --name "$(printf "\\377")"', 2, "--name '\\udcff' should be one folder's name"),
+        ('"$@" --runs-dir "$(printf "\\377")"', 2, "a name or a file has bytes that are no text: rename or correct it"),
+    ],
+)
+def test_streams_and_names_that_cannot_be_written(line, status, error, tmp_path):
+    result = shell(f"cd {tmp_path}; {line}", *NO_TRAINING)
+    assert result.returncode == status, result.stderr
+    assert result.stderr.count("\n") == bool(error), result.stderr
+    assert error in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--batch-size", "9" * 30], f"--batch-size: {'9' * 30} is above 1000000"),
+        (["--device", "cuda:99999999999999999999"], "should be auto, cpu, cuda or cuda:1"),
+    ],
+)
+def test_numbers_beyond_all_bounds(flags, error, capsys):
+    with pytest.raises((SystemExit, UserError)) as caught:
+        run_in_process(None, *NO_TRAINING, *flags)
+    assert error in f"{caught.value}{capsys.readouterr().err}"
+
+
+def test_a_thread_that_meets_a_full_disk(tmp_path, monkeypatch, capsys):
+    """TensorBoard writes in one, and raises its error again."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsencode(tmp_path / "events"))
+
+    monkeypatch.setattr(RecordWriter, "write", refuse)
+    assert exit_status("main.py", lambda: StageScalars(tmp_path, "level_00", 0, [])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"main.py: error: No space left on device: {tmp_path / 'events'}: free some space and run")
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_names_the_folder(tmp_path, capsys):
+    with files_limited_to(1000):
+        assert exit_status("main.py", lambda: write(tmp_path / "network.pt", bytes(2000))) == 2
+    assert capsys.readouterr().err.startswith(f"main.py: error: File too large: {tmp_path}: allow larger files")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["main.py", "report.py", "calculate_error_barrier.py"])
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.0])
+def test_an_interrupt_while_packages_are_imported(program, seconds):
+    started = subprocess.Popen(
+        [sys.executable, PROJECT / program, "--help"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    time.sleep(seconds)
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate()
+    assert error.count(b"\n") <= 1, error.decode()
+    assert started.returncode in (-signal.SIGINT, 130, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EEXIST, "name a folder"), (errno.ELOOP, "mend the links"), (errno.EMFILE, "ulimit -n")],
+)
+def test_errors_of_the_system_have_a_remedy(number, remedy):
+    assert re.fullmatch(rf".*: file: .*{remedy}.*", one_line(OSError(number, os.strerror(number), "file")))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
@@ -53,8 +54,10 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = str(path.parent)  # which a full disk's own error does not name
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -117,12 +120,15 @@ def is_whole_archive(path: Path) -> bool:
         return False
 
 
-def check_entries(archive: zipfile.ZipFile, compressions: Collection[int]) -> None:
-    """Raises ValueError if a zip archive has an entry twice, encrypted or compressed by another method."""
+def check_entries(archive: zipfile.ZipFile, compressions: Collection[int], largest: float = math.inf) -> None:
+    """Raises ValueError if a zip archive has an entry twice, encrypted, compressed by another method or of more than
+    ``largest`` bytes."""
     names = set()
     for entry in archive.infolist():
         if entry.filename in names or entry.flag_bits & ENCRYPTED or entry.compress_type not in compressions:
             raise ValueError(f"its {entry.filename} is there twice, encrypted or oddly compressed")
+        if entry.file_size > largest:
+            raise ValueError(f"its {entry.filename} has {entry.file_size} bytes")
         names.add(entry.filename)
 
 

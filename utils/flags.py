@@ -25,6 +25,7 @@ SETTINGS = (
 )
 
 
+LARGEST_COUNT = 1_000_000  # of epochs, images in a batch and the like
 SCORE_PENALTY = 1e-5  # Gem-Miner's λ
 
 
@@ -50,6 +51,8 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, ends: boo
             value = kind(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' * (kind is int)}number") from error
+        if kind is int and value > LARGEST_COUNT:
+            raise argparse.ArgumentTypeError(f"{value} is above {LARGEST_COUNT}")
         if not (low <= value <= high if ends else low < value < high):
             limits = {
                 (True, True): f"at least {low}", (True, False): f"from {low} to {high}",
