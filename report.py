@@ -114,6 +114,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def print_table(args: argparse.Namespace, records: Records) -> None:
     # Named twice, a run would be two trials.
+    folders = args.runs or [args.runs_dir]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(f"there is no folder {missing[0]}: name another, or run main.py first")
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
     table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
     if not table:

@@ -154,9 +154,9 @@ def write_json(path: Path, content: dict) -> None:
     write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict:
-    """Raises FileError if the file is damaged."""
-    with naming_damage(path, "is damaged: delete that file and run the same command again"):
+def read_json(path: Path, remedy: str = "delete that file and run the same command again") -> dict:
+    """Raises FileError with the remedy if the file is damaged."""
+    with naming_damage(path, f"is damaged: {remedy}"):
         return _checked(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -225,8 +225,13 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
     if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
         raise UserError("--alpha-range wants the low end first")
-    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
+    if not is_run_name(args.name):
         raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run's folder may have the name."""
+    return bool(re.fullmatch(r"\w[\w.,+= -]{0,150}", name)) and name not in (BARRIERS_FOLDER, FIGURES_FOLDER)
 
 
 def run_settings(args: argparse.Namespace) -> dict:
