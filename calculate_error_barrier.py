@@ -151,9 +151,8 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter
     """For networks like this one. Raises UserError if the data root holds other data than it was trained on."""
     settings = network.settings
     places = args.data_root, args.device, args.augment, args.speed
-    meter, description = make_meter(
-        network.blueprint, settings["train_images_per_class"], settings["batch_size"], *places
-    )
+    amount = settings["train_images_per_class"], settings.get("pixels")
+    meter, description = make_meter(network.blueprint, amount, settings["batch_size"], *places)
     if description != settings["data"]:
         raise UserError(
             f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
@@ -164,11 +163,11 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter
 
 @lru_cache(maxsize=1)  # one for many paths
 def make_meter(
-    blueprint: Blueprint, train_images_per_class: int | None, batch_size: int, data_root: Path, device: torch.device,
+    blueprint: Blueprint, amount: tuple[int | None, int | None], batch_size: int, data_root: Path, device: torch.device,
     augment: bool, speed: Speed,
 ) -> tuple[PositionMeter, str]:  # fmt: skip
-    """A meter, and what identifies its data."""
-    dataset = load_dataset(blueprint.dataset, data_root, train_images_per_class)
+    """A meter, and what identifies its data, of which ``amount`` images of each class and pixels are used."""
+    dataset = load_dataset(blueprint.dataset, data_root, *amount)
     network = blueprint.build(blueprint.initialize(0), {}, device)
     return PositionMeter(network, dataset.to(device), batch_size, augment, speed), dataset.description()
 
@@ -261,9 +260,9 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
     for end in (end for barrier in plan.barriers for end in barrier.ends):
         find_network(end)  # before hours of measuring
     for barrier in plan.barriers:
-        first, second = map(read_network, barrier.ends)
+        first, *others = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)
-        summaries[barrier] = measure_path(first, second, measurement)
+        summaries[barrier] = measure_path(first, *others or [first.with_initial_norms()], measurement)
     compared = collect_comparisons(plan, records, summaries.get)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
     rows, trained = barrier_records(compared), trained_in(row.experiment for row in compared)

@@ -10,6 +10,7 @@ utils/method/step.py.
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
 
@@ -24,8 +25,8 @@ from data import load_dataset
 from data.batches import evaluation_batches, training_batches
 from utils.errors import exit_status
 from utils.flags import (
+    describe_clock,
     describe_work,
-    has_values,
     level_epochs,
     parse_arguments,
     planned_finals,
@@ -37,18 +38,18 @@ from utils.flags import (
 )
 from utils.method.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.method.methods import METHODS
-from utils.method.network import Blueprint, State, load_network, plain_state
+from utils.method.network import Blueprint, State, plain_state
+from utils.method.norm_interpolation import layers_of
 from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude
 from utils.method.signed_mask import (
     SignedMask,
-    SignedMaskFile,
     count_lost_signs,
     extract_signed_mask,
-    fit_signed_mask,
-    load_signed_mask,
+    load_subnetwork,
     masks_of,
 )
 from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, compose
+from utils.method.step import TrainingError
 from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
@@ -57,7 +58,14 @@ from utils.runs.tensorboard import SCALARS_FOLDER, add_level_scalars
 from utils.seeding import derive_seed
 from utils.training.batch_statistics import reestimate_batch_statistics
 from utils.training.devices import choose_device, choose_speed, device_name
-from utils.training.evaluation import Evaluation, check_last_batch, describe_network, evaluate, sign_statistics
+from utils.training.evaluation import (
+    Evaluation,
+    check_last_batch,
+    describe_level,
+    describe_network,
+    evaluate,
+    sign_statistics,
+)
 from utils.training.optimization import Recipe, cosine_rates, decayed_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
 from utils.training.trainer import SearchTrainer, SubnetworkTrainer
@@ -88,11 +96,11 @@ class Job:
         self.args, self.method = args, METHODS[args.method]
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
-        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class)
+        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels)
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
         check_last_batch(self.blueprint, dataset, args.batch_size)
-        self.subnetwork, self.signed_mask, digest = self.read_signed_mask()
+        self.subnetwork, self.signed_mask, digest = self.read_subnetwork()
         settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
         folder = args.runs_dir / args.name
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
@@ -103,30 +111,21 @@ class Job:
         finished = sum(is_finished(folder / stage) for stage in stages)
         print(
             f"{folder}: {describe_work(args)} = {sum(stages.values()):,} epochs of {len(dataset.train):,} images "
-            f"on {device}; {finished} of {len(stages)} stages are finished",
+            f"on {device}; {finished} of {len(stages)} stages are finished{describe_clock(args, len(dataset.train))}",
             flush=True,
         )
         self.progress = JobProgress(stages, len(dataset.train))
         self.dataset = dataset.to(device)
 
-    def read_signed_mask(self) -> tuple[State, SignedMask | None, str | None]:
-        """What --signed-mask names, for this network: the trained values, if the file has them, without a classifier
-        for other classes; the signed mask; and what tells the file from any other."""
-        path, trained = self.args.signed_mask, {}
+    def read_subnetwork(self) -> tuple[State, SignedMask | None, str | None]:
+        """What --signed-mask names, for this network, and what tells the file from any other."""
+        path = self.args.signed_mask
         if not path:
-            return trained, None, None
-        if has_values(path):
-            found, content = load_network(path)
-            trained = content["model"]
-            signs = extract_signed_mask(trained, content["masks"], found.signed)
-            file = SignedMaskFile(signs, found.arch, found.dataset)
-        else:
-            file = load_signed_mask(path, self.blueprint)
-        signed_mask = fit_signed_mask(file, self.blueprint, str(path))
-        if file.dataset != self.args.dataset:
-            print(f"{path} was found on {file.dataset}: the classifier for {self.args.dataset} starts fresh")
-            trained = {name: value for name, value in trained.items() if name not in self.blueprint.classifier}
-        return trained, signed_mask, f"sha256 {sha256(path.read_bytes()).hexdigest()}"
+            return {}, None, None
+        values, signed_mask = load_subnetwork(path, self.blueprint)
+        if not signed_mask.keys() >= set(self.blueprint.classifier):
+            print(f"{path} was found on another data set: the classifier for {self.args.dataset} starts fresh")
+        return values, signed_mask, f"sha256 {sha256(path.read_bytes()).hexdigest()}"
 
     @cached_property
     def initial(self) -> State:
@@ -137,6 +136,11 @@ class Job:
         """A random initialization; for Gem-Miner, constants with its signs."""
         initial, names = self.blueprint.initialize(seed), self.blueprint
         return signed_constants(initial, names.scored, names.norms) if self.method.searches else initial
+
+    @property
+    def alpha_layers(self) -> int | None:
+        """The same in every stage: a captured step reads an α of one shape."""
+        return len(layers_of(self.blueprint.norms)) if self.args.alpha_per_layer else None
 
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
@@ -166,7 +170,10 @@ class Job:
             previous, masks = self.run.read(Level(level.level - 1).stage)
             masks = prune_by_magnitude(previous, masks, args.prune_rate)
             begin = self.rewind(previous)
-        self.trainer.begin(begin, masks, {name: self.initial[name] for name in self.blueprint.norms})
+        initial_norms = {name: self.initial[name] for name in self.blueprint.norms}
+        if args.rewind_norms:
+            begin = {**begin, **initial_norms}
+        self.trainer.begin(begin, masks, initial_norms)
         stage = Stage(
             title=f"level {level.level}/{args.levels}" if level.level else "warm-up",
             folder=self.run.folder / level.stage,
@@ -176,6 +183,8 @@ class Job:
             scalars=self.run.folder / SCALARS_FOLDER / "pruning",
             first_step=sum(level_epochs(args, before) for before in range(level.level)),
             alpha_range=args.alpha_range if self.method.interpolates else ORDINARY,
+            alpha_layers=self.alpha_layers,
+            test_every=args.test_every,
         )
         after_epoch = partial(self.keep_rewinding_point, level)
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
@@ -248,15 +257,23 @@ class Job:
         trained = plain_state(network)
         measured = describe_network(network, masks, self.blueprint, test, rows)
         measured |= sign_statistics(trained, previous, self.initial, masks)
+        if not self.method.searches:
+            measured |= self.measure_at_initial_norms(network, level)
         result = self.run.result(level, measured)
         add_level_scalars(stage.scalars, level.stage, result)
         self.run.keep_signed_mask(level, extract_signed_mask(trained, masks, self.blueprint.signed))
         self.run.keep(level, trained, masks, self.initial, result)
-        self.progress.note(
-            f"{stage.title}: {result['remaining_ratio']:.4f} of the prunable weights remain, "
-            f"test accuracy {result['test_accuracy']:.2f} %, "
-            f"{100 * result['signs_flipped_since_last_level']:.2f} % of the signs flipped"
-        )
+        self.progress.note(describe_level(stage.title, result))
+
+    def measure_at_initial_norms(self, network: nn.Module, level: Level) -> dict:
+        """The other end of the path that AWS is built to keep flat: ψ_init in the place of ψ, which is overwritten,
+        with batch-norm statistics of its own. Empty if the loss is not finite there."""
+        network.load_state_dict({name: self.initial[name] for name in self.blueprint.norms}, strict=False)
+        self.reestimate(network, level, self.trainer.layout)
+        with suppress(TrainingError):
+            test = self.trainer.evaluate()
+            return {"test_error_at_initial_norms": test.error, "test_loss_at_initial_norms": test.loss}
+        return {}
 
     # -----------------------------------------------------------------------------------------------------------------
     # Final trainings: what masks and signs are worth (section 3.2)
@@ -281,6 +298,8 @@ class Job:
             seed=final.order_seed,
             purpose="final",
             scalars=self.run.folder / SCALARS_FOLDER / f"final_{final.name}",
+            alpha_layers=self.alpha_layers,
+            test_every=args.test_every,
         )
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
         network = self.trainer.network

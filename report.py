@@ -26,6 +26,7 @@ from utils.files import write, write_csv
 from utils.flags import COUNT, SETTINGS, make_parser
 from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
+from utils.results.paired import paired_rows
 from utils.results.paper import (
     accuracy_records,
     barrier_records,
@@ -44,7 +45,7 @@ from utils.results.tables import (
     check_same_experiments,
     collect_results,
     markdown_table,
-    paired_rows,
+    rows_of_twins,
     summary_table,
     trained_in,
 )
@@ -59,7 +60,7 @@ def main() -> int:
 def report(args: argparse.Namespace) -> None:
     records = Records()
     if args.paired:
-        print(markdown_table(paired_rows(*map(records.below, args.paired))))
+        print(markdown_table(rows_of_twins(*map(records.below, args.paired))))
     elif args.plan is None:
         print_table(args, records)
     else:
@@ -168,6 +169,10 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     if comparisons:
         write_csv(folder / f"{args.name}_barriers.csv", barrier_records(comparisons))
         text += f"\n## Error barriers\n\n{barrier_table(comparisons)}\n"
+    pairs = paired_rows(entries, comparisons)
+    if pairs:
+        write_csv(folder / f"{args.name}_paired.csv", pairs)
+        text += f"\n## Paired differences over seeds\n\n{markdown_table(pairs)}\n"
     write(folder / f"{args.name}.md", text.encode())
     group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)

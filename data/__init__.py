@@ -5,6 +5,7 @@ channels and pixels are read from the data, never hard-coded.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 
 from data.augmentation import Augmentation
 from data.cifar import load_cifar10, load_cifar100
-from data.dataset import Dataset, LabelledImages, keep_images_per_class
+from data.dataset import Dataset, LabelledImages, average_pixels, keep_images_per_class
 from data.digits import load_digits
 from data.fashion_mnist import load_fashion_mnist
 from data.tiny_imagenet import load_tiny_imagenet
@@ -39,8 +40,11 @@ DATASETS = {
 }
 
 
-def load_dataset(name: str, root: Path, train_images_per_class: int | None = None) -> Dataset:
-    """Load the data set ``name`` from the folder ``root``, with only the first training images of each class if asked.
+def load_dataset(
+    name: str, root: Path, train_images_per_class: int | None = None, pixels: int | None = None
+) -> Dataset:
+    """Load the data set ``name`` from the folder ``root``, with only the first training images of each class and with
+    images of ``pixels`` a side if asked.
 
     Raises KeyError if ``name`` is not in ``DATASETS`` and UserError if files are missing or damaged.
     """
@@ -48,5 +52,10 @@ def load_dataset(name: str, root: Path, train_images_per_class: int | None = Non
     train, test, classes = source.load(Path(root))
     if train_images_per_class is not None:
         train = keep_images_per_class(train, train_images_per_class, classes)
+    augmentation = source.augmentation
+    if pixels is not None:
+        padding = round(augmentation.crop_padding * pixels / train.images.shape[1])  # as far, seen from the image
+        augmentation = replace(augmentation, crop_padding=padding)
+        train, test = average_pixels(train, pixels), average_pixels(test, pixels)
     mean, std = torch.tensor(source.mean), torch.tensor(source.std)
-    return Dataset(name, train, test, classes, mean, std, source.augmentation)
+    return Dataset(name, train, test, classes, mean, std, augmentation)

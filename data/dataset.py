@@ -4,6 +4,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.augmentation import Augmentation
@@ -81,6 +82,17 @@ class Dataset:
     def to(self, device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}
         return replace(self, **moved)
+
+
+def average_pixels(split: LabelledImages, pixels: int) -> LabelledImages:
+    """Smaller images, (N, ``pixels``, ``pixels``, C), whose pixels are averages over areas. Raises UserError if they
+    would be larger."""
+    size = split.images.shape[1]
+    if pixels > size:
+        raise UserError(f"--pixels {pixels} is more than the {size} of this data set's images: choose fewer")
+    parts = split.images.permute(0, 3, 1, 2).split(10_000)  # a part at a time, because pixels become floats
+    pooled = [F.adaptive_avg_pool2d(part.float(), pixels).round().to(torch.uint8) for part in parts]
+    return LabelledImages(torch.cat(pooled).permute(0, 2, 3, 1).contiguous(), split.labels)
 
 
 def keep_images_per_class(split: LabelledImages, count: int, classes: int) -> LabelledImages:

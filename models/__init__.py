@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import nn
 
 from models.efficientnet import efficientnet_b0
-from models.mobilenetv2 import mobilenet_v2
+from models.mobilenetv2 import mobilenet_v2, mobilenet_v2_tiny
 from models.resnet50 import resnet50
 from models.resnet_cifar import resnet20, resnet32
 from models.shufflenet import shufflenet
@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "resnet32": Architecture(resnet32, classifier="fc"),
     "resnet50": Architecture(resnet50, classifier="fc"),
     "mobilenetv2": Architecture(mobilenet_v2, classifier="fc"),
+    "mobilenetv2_tiny": Architecture(mobilenet_v2_tiny, classifier="fc"),
     "shufflenet": Architecture(shufflenet, classifier="fc"),
     "efficientnet": Architecture(efficientnet_b0, classifier="fc"),
     "vgg11_bn": Architecture(vgg11_bn, classifier="classifier"),

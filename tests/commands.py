@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ import torch
 import main
 from utils.files import write_json
 from utils.flags import parse_arguments
+from utils.method.network import State
 from utils.runs.records import NETWORK_FILE, RESULT_FILE
+from utils.runs.run import FinalTraining
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PROJECT = Path(__file__).parent.parent
@@ -47,20 +50,46 @@ def command(*arguments, cwd: Path | None = None, **environment: str) -> subproce
     )
 
 
+def output_of(*arguments, **options) -> str:
+    """Of a command that ends well."""
+    result = command(*arguments, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def with_this_python() -> str:
     """A PATH on which ``python`` and ``python3`` are the ones that run the tests."""
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-def main_program(*flags) -> subprocess.CompletedProcess:
-    return command(sys.executable, PROJECT / "main.py", *flags)
-
-
 def finish(stage: Path, **result: object) -> None:
     """Make a finished stage of a made-up run: its result, and an empty file in the place of its network."""
-    stage.mkdir(parents=True)
+    stage.mkdir(parents=True, exist_ok=True)
     write_json(stage / RESULT_FILE, result)
     (stage / NETWORK_FILE).write_bytes(b"")
+
+
+def finish_final(
+    run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0, precision: str = "fp32"
+) -> None:
+    """Make a finished final training of a made-up run of ResNet-20 on the digits."""
+    network = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": final.order_seed - 1}
+    result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
+    finish(run / final.stage, kind="final", precision=precision, **network, **asdict(final), **result)
+
+
+def interrupt_at(call: int, owner: object, name: str, patch: pytest.MonkeyPatch) -> list:
+    """The ``call``-th call of the function is an interrupt; returns the arguments of each call, as they come."""
+    function, calls = getattr(owner, name), []
+
+    def count_and_call(*arguments, **options):
+        calls.append((arguments, options))
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    patch.setattr(owner, name, count_and_call)
+    return calls
 
 
 @contextmanager
@@ -79,9 +108,20 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of the lines of all tables."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+
+
 def networks(run: Path) -> dict[str, dict]:
     """Every network of a run by its stage."""
     return {str(path.parent.relative_to(run)): torch.load(path, weights_only=True) for path in run.rglob("network.pt")}
+
+
+def assert_equal_states(ours: State, expected: State) -> None:
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
 
 
 def assert_same_networks(ours: Path, expected: Path) -> None:
@@ -89,21 +129,22 @@ def assert_same_networks(ours: Path, expected: Path) -> None:
     assert ours.keys() == expected.keys()
     for stage in expected:
         for part in ("model", "masks", "initial_norms"):
-            assert ours[stage][part].keys() == expected[stage][part].keys()
-            for name, tensor in expected[stage][part].items():
-                assert torch.equal(ours[stage][part][name], tensor), f"{stage}: {name}"
+            assert_equal_states(ours[stage][part], expected[stage][part])
         assert ours[stage]["result"] == expected[stage]["result"]
 
 
-def assert_exactly_sparse(content: dict) -> None:
-    """Every pruned weight of a ``network.pt`` is exactly 0. (So may be a surviving one: some initial weights are.)"""
-    for name, mask in content["masks"].items():
-        assert mask.dtype == torch.bool
-        assert not content["model"][name][~mask].any(), name
+def assert_exactly_sparse(run: Path) -> None:
+    """Every pruned weight of a run's networks is exactly 0. (So may be a surviving one: some initial weights are.)"""
+    for stage, content in networks(run).items():
+        for name, mask in content["masks"].items():
+            assert mask.dtype == torch.bool
+            assert not content["model"][name][~mask].any(), f"{stage}: {name}"
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess, *expected: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+def assert_refused(shown: tuple[int, str, str], *expected: str) -> None:
+    """By one line that has what is expected, of a program's exit status, output and errors."""
+    status, _, error = shown
+    assert status == 2, error
+    assert error.count("\n") == 1, error
     for text in expected:
-        assert text in result.stderr
+        assert text in error

@@ -1,12 +1,30 @@
-"""What several files of tests share: nothing kept from earlier compilations, and full float32."""
+"""What several files of tests share: programs run in this process, nothing kept from earlier compilations."""
 
 import os
 
 # The tests' networks are tiny, and processes side by side would wait for each other's threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import sys
+
 import pytest
 import torch
+
+
+@pytest.fixture
+def run_program(monkeypatch, capsys):
+    """A program's own main in this process: exit status, output, errors."""
+
+    def run(program, *flags):
+        capsys.readouterr()  # of whatever was before
+        monkeypatch.setattr(sys, "argv", [program.__file__.rpartition("/")[2], *map(str, flags)])
+        try:
+            status = program.main()
+        except SystemExit as error:
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture
@@ -26,3 +44,10 @@ def no_code_generated(nothing_compiled, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: generating(function, backend="aot_eager", **options)
     )
+
+
+@pytest.fixture
+def small_evaluations(monkeypatch):
+    """Whole evaluation batches, which are compiled and captured, of the few images here."""
+    for module in ("data.batches", "utils.training.trainer", "utils.barriers.meter"):
+        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 8)

@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image
 
 
+def write_pickle(file: Path, content: dict) -> None:
+    file.write_bytes(pickle.dumps(content, protocol=2))
+
+
 def write_cifar100(root: Path, classes: int = 5, train: int = 20, test: int = 10) -> Path:
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
@@ -23,9 +27,9 @@ def write_cifar100(root: Path, classes: int = 5, train: int = 20, test: int = 10
             "filenames": [f"{index}.png" for index in range(count)],
             "batch_label": "training batch 1 of 1",
         }
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+        write_pickle(folder / name, content)
     meta = {"fine_label_names": [f"class {index}" for index in range(classes)], "coarse_label_names": ["all"]}
-    (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+    write_pickle(folder / "meta", meta)
     return folder
 
 
@@ -34,12 +38,9 @@ def write_cifar10(root: Path, count: int = 4) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in (*(f"data_batch_{index}" for index in range(1, 6)), "test_batch"):
-        content = {
-            "data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
-            "labels": [index % 10 for index in range(count)],
-        }
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}, protocol=2))
+        pixels = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        write_pickle(folder / name, {"data": pixels, "labels": [index % 10 for index in range(count)]})
+    write_pickle(folder / "batches.meta", {"label_names": list("abcdefghij")})
     return folder
 
 

@@ -1,6 +1,5 @@
 """The benchmark's arms do the work that they are said to do; how fast, no test can tell."""
 
-import csv
 from functools import partial
 
 import pytest
@@ -11,8 +10,9 @@ from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from models import ARCHITECTURES, Architecture
+from tests.commands import assert_refused, read_csv
+from utils.benchmark import __main__ as benchmark
 from utils.benchmark import arms, sharing
-from utils.benchmark.__main__ import main
 from utils.benchmark.measure import Arm, measure_arms
 from utils.benchmark.plain import PilImages, PlainTraining
 from utils.benchmark.workload import Workload, random_dataset
@@ -33,30 +33,33 @@ def toy(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "toy", Architecture(toy_network, classifier="4"))
 
 
-def run_benchmark(tmp_path, *flags):
-    """The exit status, and the rows of the CSV file."""
-    file = tmp_path / "b.csv"
-    small = "toy --images 256 --workers 0 --device cpu --rounds 2 --out".split()
-    status = main([*small, str(file), *flags])
-    return status, list(csv.DictReader(file.read_text().splitlines()))
+@pytest.fixture
+def run_benchmark(run_program, tmp_path):
+    """The program on the toy: exit status, the rows of the CSV file, and what is shown."""
+
+    def run(*flags):
+        small = "toy --images 256 --workers 0 --device cpu --rounds 2 --out".split()
+        status, *shown = run_program(benchmark, *small, tmp_path / "b.csv", *flags)
+        return status, read_csv(tmp_path / "b.csv"), "".join(shown)
+
+    return run
 
 
-def test_every_arm_of_a_cpu_is_measured(tmp_path, monkeypatch, capsys):
+def test_every_arm_of_a_cpu_is_measured(run_benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    status, rows = run_benchmark(tmp_path)
+    status, rows, shown = run_benchmark()
     assert (status, [row["arm"] for row in rows]) == (0, ["plain", "data in memory", "layout", "compile"])
     assert rows[0]["times plain"] == "1.00"
     assert all(row["n"] == "2" and float(row["epoch s"]) > 0 for row in rows)
-    shown = capsys.readouterr().out
     for row in rows:
         images_a_second = float(row["images a second"].replace(",", ""))
         assert images_a_second == pytest.approx(128_000 / float(row["ms a step"]), rel=0.01)
         assert row["range"] in shown
 
 
-def test_positions_are_measured_against_their_bare_passes(tmp_path, monkeypatch):
+def test_positions_are_measured_against_their_bare_passes(run_benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    status, rows = run_benchmark(tmp_path, "--positions")
+    status, rows, _ = run_benchmark("--positions")
     assert (status, [row["arm"] for row in rows]) == (0, ["bare passes", "readable", "compile"])
     assert rows[0]["times its bare passes"] == "1.00"
     assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
@@ -85,7 +88,7 @@ def test_nothing_is_compiled_in_a_timed_round(no_code_generated):
     assert compilations == {"fast": [1, 0, 1, 0, 0, 0, 0], "deterministic": [1, 0, 0, 0, 0, 0, 0]}
 
 
-def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+def test_an_arm_that_fails_stops_no_other(run_benchmark, monkeypatch):
     """Its reason is in the table and in the CSV file, and the exit status tells of it."""
     ours = arms.OurTraining
 
@@ -95,25 +98,19 @@ def test_an_arm_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
         raise TrainingError("torch.compile failed")
 
     monkeypatch.setattr(arms, "OurTraining", fail)
-    status, rows = run_benchmark(tmp_path)
+    status, rows, shown = run_benchmark()
     assert (status, [row["arm"] for row in rows]) == (2, ["plain", "data in memory", "layout", "compile"])
     assert float(rows[2]["times plain"]) > 0
     assert rows[3]["failed"] == "torch.compile failed"
-    shown = capsys.readouterr()
-    assert "1 of 4 measurements failed" in shown.err
-    assert "torch.compile failed" in shown.out
+    assert "1 of 4 measurements failed" in shown
+    assert "torch.compile failed" in shown
 
     monkeypatch.setattr(arms, "PlainTraining", fail)  # then there is nothing to compare with
-    status, rows = run_benchmark(tmp_path)
+    status, rows, _ = run_benchmark()
     assert (status, [row["arm"] for row in rows]) == (2, ["plain", "compile"])
 
 
-def test_only_the_last_arm_of_cuda_is_deterministic():
-    *others, last = arms.step_arms(Workload("toy", 32, 256, torch.device("cuda"), workers=0))
-    assert last.deterministic and not any(arm.deterministic for arm in others)
-
-
-def test_processes_that_share_a_device(tmp_path, monkeypatch):
+def test_processes_that_share_a_device(run_benchmark, monkeypatch):
     """Here one at a time, in this process; the second one fails."""
 
     def run_here(work, arguments, count):
@@ -121,9 +118,8 @@ def test_processes_that_share_a_device(tmp_path, monkeypatch):
             raise ProcessRaisedException("Traceback ..\nOutOfMemoryError: no memory", 0, 0)
         work(0, *arguments)
 
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the number of threads would be changed
     monkeypatch.setattr(sharing, "spawn", run_here)
-    status, (one, two) = run_benchmark(tmp_path, "--share", "1", "2", "--seconds", "0.1")
+    status, (one, two), _ = run_benchmark("--share", "1", "2", "--seconds", "0.1")
     assert (status, one["arm"], one["times 1"]) == (2, "1 at once", "1.00")
     assert one["images a second, all"] > "0"
     assert "OutOfMemoryError: no memory" in two["failed"]
@@ -141,22 +137,19 @@ def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
         assert torch.equal(norm(features), F.batch_norm(features, norm.running_mean, norm.running_var))
 
 
-def test_a_plain_batch_is_what_torchvision_makes_of_it():
+def test_the_arms_are_what_they_are_called():
+    """A plain batch is what torchvision makes of it, and only the last arm of CUDA is deterministic."""
     images = PilImages(random_dataset(64, 128))
     assert images[3][0].shape == (3, 64, 64)
     assert 0 <= images[3][1] < 200
     assert "RandomResizedCrop" in repr(images.transform)
+    *others, last = arms.step_arms(Workload("toy", 32, 256, torch.device("cuda"), workers=0))
+    assert last.deterministic and not any(arm.deterministic for arm in others)
 
 
-def test_bad_input_is_one_line(capsys):
-    for flags, expected in (
-        ("alexnet", "alexnet"),
-        ("--images 10", "--images: 10 should be at least 128"),
-    ):
-        try:
-            status = main(flags.split())
-        except SystemExit as error:
-            status = error.code
-        message = capsys.readouterr().err
-        assert (status, message.count("\n")) == (2, 1)
-        assert expected in message
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("alexnet", "alexnet"), ("--images 10", "--images: 10 should be at least 128")],
+)
+def test_bad_input_is_one_line(flags, expected, run_program):
+    assert_refused(run_program(benchmark, *flags.split()), expected)

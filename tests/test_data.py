@@ -1,7 +1,9 @@
 import pickle
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,15 +11,8 @@ import torch
 
 from data import DATASETS, load_dataset, preprocess_tiny_imagenet
 from data.dataset import keep_images_per_class
-from tests.commands import PROJECT, assert_one_line_error, command
-from tests.fake_data import (
-    gunzip,
-    write_cifar10,
-    write_cifar100,
-    write_fashion_mnist,
-    write_tiny_imagenet,
-    write_zip,
-)
+from tests.commands import PROJECT, assert_refused, command
+from tests.fake_data import gunzip, write_cifar10, write_cifar100, write_fashion_mnist, write_tiny_imagenet, write_zip
 from tests.toys import toy_dataset
 from utils.errors import UserError
 
@@ -25,49 +20,49 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 @pytest.fixture
-def prepare(monkeypatch, capsys):
-    """The preparation's own main in this process: exit status, output, errors."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["preprocess_tiny_imagenet.py", *map(str, flags)])
-        status = preprocess_tiny_imagenet.main()
-        return status, *capsys.readouterr()
-
-    return run
+def prepare(run_program, tmp_path):
+    """The preparation in this process, in ``tmp_path``: exit status, output, errors."""
+    return partial(run_program, preprocess_tiny_imagenet, "--data-root", tmp_path)
 
 
-def test_digits_are_embedded():
-    dataset = load_dataset("digits", Path("nowhere"))
-    assert (len(dataset.train), len(dataset.test), dataset.classes) == (1437, 360, 10)
-    assert (dataset.image_size, dataset.channels) == (8, 1)
-    assert dataset.train.images.max() == 255
+def assert_statistics(dataset, tolerance):
+    """Mean and deviation are those of the training images."""
     pixels = dataset.train.images.float() / 255
-    assert pixels.mean().item() == pytest.approx(dataset.mean.item(), abs=1e-3)
-    assert pixels.std().item() == pytest.approx(dataset.std.item(), abs=1e-3)
+    assert pixels.mean().item() == pytest.approx(dataset.mean.item(), abs=tolerance)
+    assert pixels.std().item() == pytest.approx(dataset.std.item(), abs=tolerance)
 
 
-def test_cifar100_in_its_official_format(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "write", "lengths", "shape"),
+    [
+        ("digits", lambda folder: None, (1437, 360, 10), (8, 8, 1)),
+        ("cifar100", write_cifar100, (20, 10, 5), (32, 32, 3)),
+        ("cifar10", write_cifar10, (20, 4, 10), (32, 32, 3)),  # of five files with 4 images
+        ("fashion_mnist", write_fashion_mnist, (20, 20, 10), (28, 28, 1)),
+    ],
+)
+def test_data_sets_in_their_official_formats(name, write, lengths, shape, tmp_path):
+    write(tmp_path)
+    dataset = load_dataset(name, tmp_path)
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == lengths
+    assert dataset.train.images.shape == (lengths[0], *shape)
+    assert (dataset.image_size, dataset.channels) == shape[1:]
+
+
+def test_the_digits_are_scaled_to_bytes():
+    digits = load_dataset("digits", Path("nowhere"))
+    assert digits.train.images.max() == 255
+    assert_statistics(digits, 1e-3)
+
+
+def test_a_pixel_s_colours_and_the_labels_of_cifar100(tmp_path):
     folder = write_cifar100(tmp_path)
     dataset = load_dataset("cifar100", tmp_path)
-    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 10, 5)
     raw = pickle.loads((folder / "train").read_bytes())["data"]
     red, green, blue = raw[3][:1024], raw[3][1024:2048], raw[3][2048:]
     pixel = dataset.train.images[3, 2, 5]  # row 2, column 5
     assert pixel.tolist() == [red[69], green[69], blue[69]]  # 2 · 32 + 5
     assert dataset.train.labels[:6].tolist() == [0, 1, 2, 3, 4, 0]
-
-
-def test_cifar10_joins_its_five_batches(tmp_path):
-    write_cifar10(tmp_path)
-    dataset = load_dataset("cifar10", tmp_path)
-    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 4, 10)
-
-
-def test_fashion_mnist_in_its_official_format(tmp_path):
-    write_fashion_mnist(tmp_path)
-    dataset = load_dataset("fashion_mnist", tmp_path)
-    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 20, 10)
-    assert (dataset.image_size, dataset.channels) == (28, 1)
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
@@ -76,9 +71,7 @@ def test_the_real_fashion_mnist(tmp_path):
         gunzip(source, tmp_path / "FashionMNIST" / "raw" / source.stem)
     dataset = load_dataset("fashion_mnist", tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (60_000, 10_000)
-    pixels = dataset.train.images.float() / 255
-    assert pixels.mean().item() == pytest.approx(dataset.mean.item(), abs=1e-4)
-    assert pixels.std().item() == pytest.approx(dataset.std.item(), abs=1e-4)
+    assert_statistics(dataset, 1e-4)
 
 
 def test_statistics_and_augmentation_follow_the_protocol():
@@ -127,15 +120,10 @@ def test_damaged_and_missing_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="train-images-idx3-ubyte"):
         load_dataset("fashion_mnist", tmp_path / "fashion")
 
-
-def test_a_failed_download_says_what_is_missing(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR100.download", refuse)
-    (write_cifar100(tmp_path) / "meta").unlink()
+    (write_cifar100(tmp_path / "gone") / "meta").unlink()
+    monkeypatch.setattr("torchvision.datasets.CIFAR100.download", Mock(side_effect=OSError("no network")))
     with pytest.raises(UserError, match=r"cifar-100-python has no meta, and downloading failed \(no network\)"):
-        load_dataset("cifar100", tmp_path)
+        load_dataset("cifar100", tmp_path / "gone")
 
 
 def test_images_per_class_are_the_first_ones():
@@ -147,10 +135,10 @@ def test_images_per_class_are_the_first_ones():
         keep_images_per_class(split, 7, classes=3)
 
 
-def test_tiny_imagenet_from_the_archive_and_from_the_folder(prepare, tmp_path):
+def test_tiny_imagenet_is_prepared_from_the_archive_or_the_folder_and_checked(prepare, tmp_path):
     archive = tmp_path / "tiny-imagenet-200.zip"
     write_tiny_imagenet(archive)
-    status, output, errors = prepare("--data-root", tmp_path)
+    status, output, errors = prepare()
     assert status == 0, errors
     assert "3 classes, 12 training and 6 validation images" in output
     dataset = load_dataset("tiny_imagenet", tmp_path)
@@ -168,9 +156,23 @@ def test_tiny_imagenet_from_the_archive_and_from_the_folder(prepare, tmp_path):
     assert status == 0, errors
     assert torch.equal(load_dataset("tiny_imagenet", tmp_path / "other").train.images, dataset.train.images)
 
-    status, output, _ = prepare("--data-root", tmp_path)  # a finished preparation is not repeated
+    status, output, _ = prepare()  # a finished preparation is not repeated
     assert status == 0
     assert "is there already (3 classes, 12 training and 6 validation images)" in output
+
+    path = tmp_path / "tiny_imagenet.npz"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1  # one bit of one pixel
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
+        load_dataset("tiny_imagenet", tmp_path)
+    path.write_bytes(content[5000:])  # whose error has no file's name: "[Errno 22] Invalid argument"
+    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
+        load_dataset("tiny_imagenet", tmp_path)
+    assert_refused(prepare(), "tiny_imagenet.npz is damaged: delete it")
+    np.savez(path, wnids=np.array(["a"]))
+    with pytest.raises(UserError, match="is damaged"):
+        load_dataset("tiny_imagenet", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_a_damaged_archive_leaves_one_line_and_no_file(name, content, reason, pr
     del members[f"tiny-imagenet-200/{name}"]
     added = {} if content is None else {f"tiny-imagenet-200/{name}": content}
     write_zip(tmp_path / "tiny-imagenet-200.zip", members | added)
-    status, _, errors = prepare("--data-root", tmp_path)
+    status, _, errors = prepare()
     assert status == 2
     line = errors.strip().splitlines()[-1]  # after the bar
     assert Path(name).name in line
@@ -196,11 +198,8 @@ def test_a_damaged_archive_leaves_one_line_and_no_file(name, content, reason, pr
     assert not list(tmp_path.glob("tiny_imagenet*"))
 
 
-def test_without_a_whole_archive_there_is_a_line_that_says_what_to_do(prepare, tmp_path):
-    status, _, errors = prepare("--data-root", tmp_path)
-    assert status == 2
-    assert "tiny-imagenet-200.zip" in errors
-    assert "fetch" in errors
+def test_without_an_archive_there_is_a_line_that_says_what_to_do(prepare, tmp_path):
+    assert_refused(prepare(), "tiny-imagenet-200.zip", "fetch")
     with pytest.raises(UserError, match=r"run python data/preprocess_tiny_imagenet.py"):
         load_dataset("tiny_imagenet", tmp_path)
 
@@ -210,26 +209,6 @@ def test_half_an_archive_in_a_program_of_its_own(tmp_path):
     archive = tmp_path / "tiny-imagenet-200.zip"
     write_tiny_imagenet(archive)
     archive.write_bytes(archive.read_bytes()[:5000])
-    program = PROJECT / "data" / "preprocess_tiny_imagenet.py"
-    result = command(sys.executable, program, "--data-root", tmp_path)
-    assert_one_line_error(result, "tiny-imagenet-200.zip is not a whole zip archive")
-
-
-def test_a_damaged_prepared_file_is_named(prepare, tmp_path):
-    write_tiny_imagenet(tmp_path / "tiny-imagenet-200.zip")
-    assert prepare("--data-root", tmp_path)[0] == 0
-    path = tmp_path / "tiny_imagenet.npz"
-    content = bytearray(path.read_bytes())
-    content[5000] ^= 1  # one bit of one pixel
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
-        load_dataset("tiny_imagenet", tmp_path)
-    path.write_bytes(content[5000:])  # whose error has no file's name: "[Errno 22] Invalid argument"
-    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
-        load_dataset("tiny_imagenet", tmp_path)
-    status, _, errors = prepare("--data-root", tmp_path)
-    assert status == 2
-    assert "tiny_imagenet.npz is damaged: delete it" in errors
-    np.savez(path, wnids=np.array(["a"]))
-    with pytest.raises(UserError, match="is damaged"):
-        load_dataset("tiny_imagenet", tmp_path)
+    result = command(sys.executable, PROJECT / "data" / "preprocess_tiny_imagenet.py", "--data-root", tmp_path)
+    shown = (result.returncode, result.stdout, result.stderr)
+    assert_refused(shown, "tiny-imagenet-200.zip is not a whole zip archive")

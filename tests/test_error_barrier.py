@@ -3,15 +3,16 @@
 import json
 import shlex
 import shutil
-import sys
+from functools import partial
 
 import pytest
 import torch
 
 import calculate_error_barrier
 import main
-from tests.commands import CUDA, PROJECT, command, read_csv, run_in_process
+from tests.commands import CUDA, PROJECT, assert_refused, interrupt_at, output_of, read_csv, run_in_process
 from utils.barriers import path as measured_path
+from utils.barriers.path import read_network
 from utils.flags import parse_arguments
 
 SMALLEST = ("--levels", "1", "--level-epochs", "1", "--final-epochs", "1")
@@ -33,15 +34,10 @@ def final(runs, name, seed=1, method="aws"):
     return runs / f"digits_resnet20_{method}_seed{seed}" / "final" / name
 
 
-def run_program(monkeypatch, capsys, *flags) -> tuple[int, str, str]:
-    """The program's own main in this process: status, output, errors."""
-    monkeypatch.setattr(sys, "argv", ["calculate_error_barrier.py", "--device", "cpu", *map(str, flags)])
-    try:
-        status = calculate_error_barrier.main()
-    except SystemExit as error:
-        status = error.code
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
+@pytest.fixture
+def measure(run_program):
+    """The program in this process: status, output, errors."""
+    return partial(run_program, calculate_error_barrier, "--device", "cpu")
 
 
 def summary_of(folder):
@@ -61,10 +57,8 @@ def changed_copy(network, folder, **changes):
     return folder
 
 
-def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, monkeypatch, capsys):
-    status, out, _ = run_program(
-        monkeypatch, capsys, final(runs, SIGNS), final(runs, SOLUTION) / "network.pt", "--out", tmp_path
-    )
+def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
+    status, out, _ = measure(final(runs, SIGNS), final(runs, SOLUTION) / "network.pt", "--out", tmp_path)
     assert status == 0
     (folder,) = tmp_path.iterdir()
     labels = f"digits_resnet20_aws_seed1-{SIGNS}", f"digits_resnet20_aws_seed1-{SOLUTION}"
@@ -90,106 +84,78 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, monkeypatch, capsys)
     assert f"error barrier {summary['barrier']:.2f}" in out
 
 
-def test_a_difference_from_the_record_is_reported(runs, tmp_path, monkeypatch, capsys):
-    changed = changed_copy(final(runs, SIGNS), tmp_path / "changed", result={"test_error": 1.5})
-    flags = ("--out", tmp_path / "out", "--epsilon", "1", "--points", "2")
-    _, out, _ = run_program(monkeypatch, capsys, changed, final(runs, SOLUTION), *flags)
-    assert "note: changed was recorded with 1.50 % test error and has" in out
-
-
-def test_a_network_and_itself_have_no_barrier(runs, tmp_path, monkeypatch, capsys):
-    network = final(runs, SIGNS)
-    run_program(monkeypatch, capsys, network, network, "--out", tmp_path, "--points", "3", "--epsilon", "0.1")
-    summary = summary_of(tmp_path)
-    assert summary["barrier"] == summary["barrier_above_line"] == 0
-    assert summary["connected"]
-
-
-def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, capsys):
+def test_finished_positions_are_kept(runs, tmp_path, monkeypatch, measure):
     pair = final(runs, SIGNS), final(runs, SOLUTION)
-    measured, interpolate = [], measured_path.interpolate_states
-
-    def interrupted(*ends, alpha):
-        if len(measured) == 3:
-            raise KeyboardInterrupt
-        measured.append(alpha)
-        return interpolate(*ends, alpha=alpha)
-
-    monkeypatch.setattr(measured_path, "interpolate_states", interrupted)
-    status, _, err = run_program(monkeypatch, capsys, *pair, "--out", tmp_path)
+    measured = interrupt_at(4, measured_path, "interpolate_states", monkeypatch)
+    status, _, err = measure(*pair, "--out", tmp_path)
     assert status == 130
     assert "run the same command again" in err
-    measured.clear()
-    keep = lambda *ends, alpha: measured.append(alpha) or interpolate(*ends, alpha=alpha)  # noqa: E731
-    monkeypatch.setattr(measured_path, "interpolate_states", keep)
-    assert run_program(monkeypatch, capsys, *pair, "--out", tmp_path)[0] == 0
-    assert measured == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    measured.clear()
-    assert run_program(monkeypatch, capsys, *pair, "--out", tmp_path, "--points", "6")[0] == 0
-    assert measured == []  # 0, 0.2 .. 1 are there
+    assert measure(*pair, "--out", tmp_path)[0] == 0
+    assert measure(*pair, "--out", tmp_path, "--points", "6")[0] == 0  # 0, 0.2 .. 1 are there
+    positions = [options["alpha"] for _, options in measured]
+    assert positions == pytest.approx([0, 0.1, 0.2, 0.3, *[0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]])
 
 
-def test_a_coarser_grid_does_not_lower_a_barrier_that_was_found(runs, tmp_path, monkeypatch, capsys):
+def test_a_coarser_grid_does_not_lower_a_barrier_that_was_found(runs, tmp_path, measure):
     """Between networks whose masks differ, which is said."""
     pair = final(runs, SIGNS), final(runs, SIGNS, method="lrr")
-    _, out, _ = run_program(monkeypatch, capsys, *pair, "--out", tmp_path, "--points", "5")
+    _, out, _ = measure(*pair, "--out", tmp_path, "--points", "5")
     first = summary_of(tmp_path)
     assert first["survive_only_in_first"] == first["survive_only_in_second"] > 0
     assert "their union survives" in out
-    run_program(monkeypatch, capsys, *pair, "--out", tmp_path, "--points", "2")
+    measure(*pair, "--out", tmp_path, "--points", "2")
     assert summary_of(tmp_path)["barrier"] == first["barrier"]
     assert len(summary_of(tmp_path)["positions"]) == 5
 
 
-def test_a_run_named_twice_is_one_trial(runs, tmp_path, monkeypatch, capsys):
+def test_a_run_named_twice_is_one_trial(runs, tmp_path, measure):
     run = runs / "digits_resnet20_aws_seed1"
     flags = ("--level", "1", "--comparisons", "lmc-signs", "--points", "3", "--out", tmp_path, "--epsilon", "100")
-    _, out, _ = run_program(monkeypatch, capsys, "--runs", run, run / ".", *flags)
+    _, out, _ = measure("--runs", run, run / ".", *flags)
     assert "(n = 1), below ε = 100.00 in 1 of 1" in out  # by the ε that was given, not the dense networks'
 
 
-def test_positions_of_other_weights_are_not_taken(runs, tmp_path, monkeypatch, capsys):
+def test_a_changed_network_is_noticed(runs, tmp_path, measure):
+    """By a result that it does not have, and by a path that is another one's."""
     signs = final(runs, SIGNS)
-    model = torch.load(signs / "network.pt", weights_only=True)["model"]
-    flags = (tmp_path / "run", final(runs, SOLUTION), "--out", tmp_path / "out", "--points", "2")
-    shutil.copytree(signs, tmp_path / "run")
-    assert run_program(monkeypatch, capsys, *flags)[0] == 0
-    changed_copy(signs, tmp_path / "run", model=model | {"fc.bias": model["fc.bias"] + 1})
-    status, _, err = run_program(monkeypatch, capsys, *flags)
-    assert status == 2
-    assert "holds the path of earlier networks of these names: delete it" in err
+    changed = changed_copy(signs, tmp_path / "changed", result={"test_error": 1.5})
+    flags = (changed, final(runs, SOLUTION), "--out", tmp_path / "out", "--points", "2")
+    assert "note: changed was recorded with 1.50 % test error and has" in measure(*flags)[1]
+    model = read_network(signs).model
+    changed_copy(signs, changed, model={**model, "fc.bias": model["fc.bias"] + 1})
+    assert_refused(measure(*flags), "holds the path of earlier networks of these names: delete it")
 
 
-def test_files_outside_runs_are_told_apart(runs, tmp_path, monkeypatch, capsys):
+def test_files_outside_runs_are_told_apart(runs, tmp_path, measure):
     """Two files of one name in two folders, beside the config.json of another program."""
     (tmp_path / "config.json").write_text("{}")
     for name, network in (("a", SIGNS), ("b", SOLUTION)):
         (tmp_path / name).mkdir()
         shutil.copy(final(runs, network) / "network.pt", tmp_path / name / "mine.pt")
     flags = (tmp_path / "a" / "mine.pt", tmp_path / "b" / "mine.pt", "--out", tmp_path / "out", "--points", "2")
-    assert run_program(monkeypatch, capsys, *flags)[0] == 0
+    assert measure(*flags)[0] == 0
     summary = summary_of(tmp_path / "out")
     assert summary["first"].startswith("mine-")
     assert summary["first"] != summary["second"]
 
 
-def test_the_normalization_path_ends_at_the_initial_values(runs, tmp_path, monkeypatch, capsys):
+def test_the_normalization_path_ends_at_the_initial_values(runs, tmp_path, measure):
     run = runs / "digits_resnet20_aws_seed1"
-    network = measured_path.read_network(run / "level_01")
+    network = read_network(run / "level_01")
     initial = torch.load(run / "initialization" / "network.pt", weights_only=True)["model"]
     for name, tensor in network.with_initial_norms().model.items():
         assert torch.equal(tensor, (initial if name in network.blueprint.norms else network.model)[name])
     flags = ("--normalization-path", run / "level_01", "--out", tmp_path, "--points", "3", "--no-augment")
-    assert run_program(monkeypatch, capsys, *flags)[0] == 0
+    assert measure(*flags)[0] == 0
     assert summary_of(tmp_path)["second"] == "digits_resnet20_aws_seed1-level_01-initial_norms"
     assert not summary_of(tmp_path)["augmented"]
 
 
-def test_three_networks_are_a_matrix(runs, tmp_path, monkeypatch, capsys):
+def test_three_networks_are_a_matrix(runs, tmp_path, measure):
     """Whose numbers are the pairs' own; beside the first network's run, if no other folder is given."""
     first = shutil.copytree(runs / "digits_resnet20_aws_seed1", tmp_path / "digits_resnet20_aws_seed1")
     networks = [first / "level_01", final(runs, SIGNS), final(runs, SOLUTION)]
-    assert run_program(monkeypatch, capsys, *networks, "--points", "2")[0] == 0
+    assert measure(*networks, "--points", "2")[0] == 0
     (matrix,) = (tmp_path / "barriers").glob("matrix_of_3_*")
     assert visible_files(matrix) == {"matrix.json", "matrix.csv", "matrix.png", "matrix.pdf"}
     content = json.loads((matrix / "matrix.json").read_text())
@@ -204,32 +170,31 @@ def test_three_networks_are_a_matrix(runs, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_pair_is_measured_alike_alone_and_in_a_matrix(runs, tmp_path, monkeypatch, capsys):
+def test_a_pair_is_measured_alike_alone_and_in_a_matrix(runs, tmp_path, measure):
     """Statistics are gathered in batches of the pair's first network, whatever the matrix begins with."""
     networks = []
     for name, network, batch_size in (("a", SIGNS, 32), ("b", SIGNS, 10), ("c", SOLUTION, 10)):
-        settings = measured_path.read_network(final(runs, network)).settings
+        settings = read_network(final(runs, network)).settings
         changed = changed_copy(final(runs, network), tmp_path / name, settings=settings | {"batch_size": batch_size})
         networks.append((changed / "network.pt").rename(tmp_path / f"{name}.pt"))
     for folder, compared in (("matrix", networks), ("alone", networks[1:])):
         flags = (*compared, "--points", "2", "--out", tmp_path / folder, "--epsilon", "1")
-        assert run_program(monkeypatch, capsys, *flags)[0] == 0
+        assert measure(*flags)[0] == 0
     positions = {(tmp_path / folder / "b--c" / "positions.csv").read_text() for folder in ("matrix", "alone")}
     assert len(positions) == 1
     assert positions != {(tmp_path / "matrix" / "a--c" / "positions.csv").read_text()}
 
 
 @pytest.mark.slow
-def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, monkeypatch, capsys):
+def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, measure):
     """The paper's four comparisons from run folders alone. A second run trains and measures nothing."""
     folder = shutil.copytree(runs, tmp_path / "runs")
     aws = [folder / f"digits_resnet20_aws_seed{seed}" for seed in (1, 2)]
-    _, missing, _ = run_program(monkeypatch, capsys, "--runs", *aws, "--list-missing")
+    _, missing, _ = measure("--runs", *aws, "--list-missing")
     for line in missing.splitlines()[:-1]:  # the script starts a process for each: one is left to it
         main.run_job(parse_arguments(shlex.split(line)[2:]))
     script = ("bash", PROJECT / "script" / "calculate_error_barrier.sh", "11", *aws)
-    result = command(*script)  # the runs have one level, which is taken
-    assert result.returncode == 0, result.stderr
+    output_of(*script)  # the runs have one level, which is taken
     assert {path.name for path in (aws[0] / "final").iterdir()} == {
         "level_01_signs_seed2", "level_01_signs_seed3_init2",
         "level_01_subnetwork_seed2", "level_01_subnetwork_seed3",
@@ -248,26 +213,24 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, monkeypa
     assert rows[0]["barrier_mean"] == pytest.approx(sum(heights) / 2)
     assert rows[0]["barrier_std"] == pytest.approx(abs(heights[0] - heights[1]) / 2**0.5)
     assert (target / "comparisons.png").stat().st_size > 10_000
-    again = command(*script)
-    assert again.returncode == 0, again.stderr
-    assert "epoch" not in again.stdout
+    assert "epoch" not in output_of(*script)
 
 
-def test_what_is_missing_is_listed_as_commands(runs, monkeypatch, capsys):
+def test_what_is_missing_is_listed_as_commands(runs, measure):
     """With the initialization varied, SGD noise is another experiment."""
     flags = ("--runs", runs / "digits_resnet20_aws_seed1", "--level", "1", "--list-missing", "--comparisons")
-    _, held, _ = run_program(monkeypatch, capsys, *flags, "noise-signs")
+    _, held, _ = measure(*flags, "noise-signs")
     assert "--device cpu" in held
     assert held.endswith(" --start signs --init-seed 2 --final-seeds 3\n")
-    _, varied, _ = run_program(monkeypatch, capsys, *flags, "noise-and-initialization-signs")
+    _, varied, _ = measure(*flags, "noise-and-initialization-signs")
     assert varied.endswith(" --start signs --init-seed 3 --final-seeds 3\n")
-    _, nothing, _ = run_program(monkeypatch, capsys, *flags, "lmc-signs")
+    _, nothing, _ = measure(*flags, "lmc-signs")
     assert nothing.strip() == ""
 
 
-def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(runs, tmp_path, measure):
     signs = final(runs, SIGNS)
-    settings = measured_path.read_network(signs).settings
+    settings = read_network(signs).settings
     wide = changed_copy(signs, tmp_path / "wide", arch="resnet32")
     tiny = changed_copy(signs, tmp_path / "tiny", dataset="tiny_imagenet")
     unknown = changed_copy(signs, tmp_path / "unknown", arch="vit")
@@ -291,21 +254,17 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, capsys):
         ((other_data, other_data), "was trained on other, and data holds 10 classes, 100 training and 360 test images"),
     ]
     for flags, *expected in cases:
-        status, _, err = run_program(monkeypatch, capsys, *flags)
-        assert status == 2
-        assert err.count("\n") == 1, err
-        for text in expected:
-            assert text in err
+        assert_refused(measure(*flags), *expected)
 
 
 @CUDA
-def test_paths_on_cuda(runs, tmp_path, monkeypatch, capsys):
+def test_paths_on_cuda(runs, tmp_path, measure):
     """The graphed passes find what the readable ones do, to a few images of 360 (another device rounds otherwise)."""
     pair = final(runs, SIGNS), final(runs, SOLUTION)
     errors = []
     for flags in ((), ("--device", "cuda", "--no-cuda-graph"), ("--device", "cuda"), ("--device", "cuda", "--compile")):
         folder = tmp_path / str(len(errors))
-        assert run_program(monkeypatch, capsys, *pair, "--no-augment", "--points", "3", "--out", folder, *flags)[0] == 0
+        assert measure(*pair, "--no-augment", "--points", "3", "--out", folder, *flags)[0] == 0
         errors.append([row["test_error"] for row in summary_of(folder)["positions"]])
     for found in errors[1:]:
         assert found == pytest.approx(errors[0], abs=3.0)

@@ -8,24 +8,15 @@ from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, training_batches
 from models import ARCHITECTURES, build_network
+from tests import toy_training as toy
 from tests.commands import (
     CUDA,
+    PROJECT,
     TINY_JOB,
     assert_exactly_sparse,
     assert_same_networks,
-    main_program,
-    networks,
+    output_of,
     run_in_process,
-)
-from tests.toy_training import (
-    CPU,
-    DATASET,
-    assert_equal_states,
-    assert_masked,
-    begin,
-    make_trainer,
-    readable_training,
-    train,
 )
 from tests.toys import EVERY_ARCH, ToyNetwork, toy_dataset
 from utils.errors import UserError
@@ -39,14 +30,7 @@ pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def test_on_the_cpu_a_trainer_is_the_readable_step_to_the_last_bit():
-    """And so is its second stage: nothing of the first one is left, neither momentum nor masks nor ψ_init."""
-    trainer = make_trainer(Speed())
-    for seed in (1, 2):
-        begin(trainer, seed)
-        losses, expected = readable_training(seed)
-        assert train(trainer) == losses
-        assert_equal_states(trainer.network.state_dict(), expected)
-        assert_masked(trainer, seed)
+    toy.assert_trains_as_the_readable_step(toy.make_trainer(Speed()))
 
 
 def test_a_resumed_momentum_is_in_the_order_of_its_parameter():
@@ -64,15 +48,15 @@ def test_a_resumed_momentum_is_in_the_order_of_its_parameter():
 
 
 def test_bf16_keeps_weights_statistics_and_loss_in_fp32():
-    trainer = make_trainer(Speed(precision="bf16"))
-    losses, expected = train(trainer), readable_training()[0]
+    trainer = toy.make_trainer(Speed(precision="bf16"))
+    losses, expected = toy.train(trainer), toy.readable_training()[0]
     assert losses[0] != expected[0]
     assert losses[0] == pytest.approx(expected[0], rel=0.02)  # before the first update
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in trainer.network.state_dict().values())
     assert all(buffer.dtype == torch.float32 for buffer in momenta(trainer.optimizer))
-    loss, _ = trainer.step(*next(draw_epoch(DATASET, 8, 0)), torch.tensor(0.5))
+    loss, _ = trainer.step(*next(draw_epoch(toy.DATASET, 8, 0)), torch.tensor(0.5))
     assert loss.dtype == torch.float32
-    assert_masked(trainer)
+    toy.assert_masked(trainer)
 
 
 @pytest.fixture
@@ -89,7 +73,7 @@ def test_every_network_compiles_to_one_graph_whatever_alpha_is(arch, traced_only
     torch.manual_seed(0)
     network = build_network(arch, 4, 3).to(memory_format=torch.channels_last).train()
     norms = {name: tensor + 0.1 for name, tensor in initial_normalization(network).items()}
-    accelerated = partial(accelerate, speed=Speed("bf16", compile=True), device=CPU, batch_size=4)
+    accelerated = partial(accelerate, speed=Speed("bf16", compile=True), device=toy.CPU, batch_size=4)
     step = make_train_step(network, sgd(network, 0.01, 0.9, 5e-4), {}, norms, accelerated)
     images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(4)
@@ -110,7 +94,7 @@ def test_compiled_training_follows_the_readable_step():
         network, batches = ToyNetwork(), training_batches(toy_dataset(count=32), 8, seed=0)
         norms = {name: tensor + 0.5 for name, tensor in initial_normalization(network).items()}
         masks = {"conv.weight": network.conv.weight > 0}
-        accelerated = partial(accelerate, speed=speed, device=CPU, batch_size=8)
+        accelerated = partial(accelerate, speed=speed, device=toy.CPU, batch_size=8)
         step = make_train_step(network, sgd(network, 0.05, 0.9, 5e-4), masks, norms, accelerated)
         losses.append([step(*batch, torch.tensor(0.3))[0].item() for batch in batches])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -119,7 +103,7 @@ def test_compiled_training_follows_the_readable_step():
 @pytest.mark.slow
 def test_many_networks_compile_in_one_process(traced_only):
     """More than torch's own limit of versions of one function, which is 8."""
-    accelerated = partial(accelerate, speed=Speed(compile=True), device=CPU, batch_size=4)
+    accelerated = partial(accelerate, speed=Speed(compile=True), device=toy.CPU, batch_size=4)
     for width in range(1, 11):
         network = torch.nn.Linear(2, width)
         step = make_train_step(network, sgd(network, 0.1, 0.9, 0.0), {}, {}, accelerated)
@@ -131,7 +115,7 @@ def test_a_failing_compilation_says_what_to_do():
         print(images)  # no part of a graph
         return images.sum(), images
 
-    step = explaining(accelerate(forward_pass, Speed(compile=True), CPU, batch_size=2))
+    step = explaining(accelerate(forward_pass, Speed(compile=True), toy.CPU, batch_size=2))
     with pytest.raises(TrainingError, match=r"torch\.compile failed .* do without \(--no-compile"):
         step(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
 
@@ -140,16 +124,13 @@ def test_a_failing_compilation_says_what_to_do():
 def test_the_defaults_of_a_device(supports_bf16, precision, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supports_bf16)
     cuda = torch.device("cuda")
-    assert choose_speed(CPU) == Speed("fp32", compile=False, cuda_graph=False)
+    assert choose_speed(toy.CPU) == Speed("fp32", compile=False, cuda_graph=False)
     assert choose_speed(cuda) == Speed(precision, compile=True, cuda_graph=True)
     assert choose_speed(cuda, "fp32", False, False) == Speed("fp32", compile=False, cuda_graph=False)
-
-
-def test_what_a_cpu_does_not_support_is_refused():
     with pytest.raises(UserError, match="--cuda-graph needs a CUDA device, not cpu"):
-        choose_speed(CPU, cuda_graph=True)
+        choose_speed(toy.CPU, cuda_graph=True)
     with pytest.raises(UserError, match="--precision tf32 needs a CUDA device, not cpu: choose fp32"):
-        choose_speed(CPU, precision="tf32")
+        choose_speed(toy.CPU, precision="tf32")
 
 
 def test_compiled_shufflenet_keeps_its_channels_first_on_cuda():
@@ -159,32 +140,32 @@ def test_compiled_shufflenet_keeps_its_channels_first_on_cuda():
         shufflenet, mobilenet = build_network("shufflenet", 4), build_network("mobilenetv2", 4)
     assert choose_layout(shufflenet, fast, cuda) == torch.contiguous_format
     assert choose_layout(mobilenet, fast, cuda) == torch.channels_last
-    assert choose_layout(shufflenet, Speed(), CPU) == torch.channels_last
-    assert choose_layout(mobilenet, Speed(channels_last=False), CPU) == torch.contiguous_format
+    assert choose_layout(shufflenet, Speed(), toy.CPU) == torch.channels_last
+    assert choose_layout(mobilenet, Speed(channels_last=False), toy.CPU) == torch.contiguous_format
 
 
 @CUDA
 @pytest.mark.parametrize("speed", [Speed(cuda_graph=True), Speed(compile=True), Speed(compile=True, cuda_graph=True)])
 def test_fp32_on_cuda_follows_the_readable_step(speed, full_float32):
     """To rounding, which on a CPU has grown to a thousandth by the fifth step."""
-    dataset = DATASET.to("cuda")
-    losses, _ = readable_training(dataset=dataset)
-    trainer = make_trainer(speed, dataset=dataset)
-    assert train(trainer)[:3] == pytest.approx(losses[:3], rel=1e-3)
-    assert_masked(trainer)
+    dataset = toy.DATASET.to("cuda")
+    losses, _ = toy.readable_training(dataset=dataset)
+    trainer = toy.make_trainer(speed, dataset=dataset)
+    assert toy.train(trainer)[:3] == pytest.approx(losses[:3], rel=1e-3)
+    toy.assert_masked(trainer)
 
 
 @CUDA
 def test_a_captured_step_on_cuda_leaves_the_readable_step_s_weights(full_float32):
     """After 20 steps, with kernels that round alike; and the second stage too, by the same graph."""
-    dataset = DATASET.to("cuda")
+    dataset = toy.DATASET.to("cuda")
     choose_kernels(deterministic=True)
     try:
-        trainer = make_trainer(Speed(cuda_graph=True), dataset=dataset)
+        trainer = toy.make_trainer(Speed(cuda_graph=True), dataset=dataset)
         for seed in (1, 2):
-            begin(trainer, seed)
-            train(trainer)
-            _, expected = readable_training(seed, dataset)
+            toy.begin(trainer, seed)
+            toy.train(trainer)
+            _, expected = toy.readable_training(seed, dataset)
             for name, tensor in trainer.network.state_dict().items():
                 torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
     finally:
@@ -194,10 +175,10 @@ def test_a_captured_step_on_cuda_leaves_the_readable_step_s_weights(full_float32
 @CUDA
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
 def test_the_fast_path_trains_on_cuda(precision):
-    trainer = make_trainer(Speed(precision, compile=True, cuda_graph=True), dataset=DATASET.to("cuda"))
-    losses = train(trainer, epochs=20)
+    trainer = toy.make_trainer(Speed(precision, compile=True, cuda_graph=True), dataset=toy.DATASET.to("cuda"))
+    losses = toy.train(trainer, epochs=20)
     assert losses[-1] < losses[0]
-    assert_masked(trainer)
+    toy.assert_masked(trainer)
 
 
 @CUDA
@@ -205,7 +186,7 @@ def test_deterministic_runs_are_equal_on_cuda(tmp_path):
     """In processes of their own: cuBLAS reads its setting once."""
     flags = (*TINY_JOB, "--method", "aws", "--device", "cuda", "--deterministic", "--runs-dir")
     for name in ("first", "second"):
-        assert main_program(*flags, tmp_path / name).returncode == 0
+        output_of("python", PROJECT / "main.py", *flags, tmp_path / name)
     run = "digits_resnet20_aws_seed1"
     assert_same_networks(tmp_path / "first" / run, tmp_path / "second" / run)
 
@@ -216,6 +197,4 @@ def test_every_network_takes_the_whole_fast_path_on_cuda(arch, tmp_path, monkeyp
     for module in ("data.batches", "utils.training.trainer"):
         monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 100)  # of 360 test images: whole batches too
     flags = "--levels 1 --level-epochs 2 --final-epochs 2 --train-images-per-class 6 --batch-size 20 --method aws"
-    run = run_in_process(tmp_path, "--arch", arch, *flags.split(), "--device", "cuda")
-    for content in networks(run).values():
-        assert_exactly_sparse(content)
+    assert_exactly_sparse(run_in_process(tmp_path, "--arch", arch, *flags.split(), "--device", "cuda"))

@@ -7,16 +7,9 @@ import pytest
 
 import main
 from tests.commands import TINY_JOB
-from utils.flags import (
-    describe_work,
-    flags_of_settings,
-    parse_arguments,
-    planned_finals,
-    rewound_to,
-    run_settings,
-    stage_epochs,
-)
+from utils.flags import describe_work, flags_of_settings, parse_arguments, planned_finals, run_settings, stage_epochs
 from utils.method.methods import METHODS
+from utils.seeding import derive_seed
 
 
 def parse(line):
@@ -31,22 +24,6 @@ def test_the_defaults_are_the_paper_s_for_cifar100():
     assert (args.pruning_schedule, args.alpha_range) == ("constant", [0, 1])
     assert (args.final_epochs, args.decays_at) == (100, [0.5, 0.75])
     assert (args.lr, args.momentum, args.weight_decay, args.batch_size) == (0.1, 0.9, 5e-4, 128)
-
-
-@pytest.mark.parametrize(
-    ("line", "epoch"),
-    [
-        ("--method lrr", None),  # weights are kept
-        ("--method aws", None),
-        ("--method gm", None),
-        ("--method imp", 0),  # the initialization
-        ("--method wr", 10),  # the warm-up's last epoch
-        ("--method wr --rewind-epoch 3", 3),
-        ("--method wr --rewind-epoch 0", 0),
-    ],
-)
-def test_where_a_method_rewinds_weights_to(line, epoch):
-    assert rewound_to(parse(line)) == epoch
 
 
 # flags: every stage with its epochs, and the line that says what will be done
@@ -97,6 +74,13 @@ def test_final_trainings_know_their_seeds():
     assert [(final.start, final.init_seed, final.order_seed) for final in finals] == [
         ("subnetwork", 5, 6), ("subnetwork", 5, 7), ("signs", 9, 6), ("signs", 9, 7),
     ]  # fmt: skip
+
+
+def test_seeds_are_fixed_numbers():
+    """A change of this number changes every result ever made."""
+    assert derive_seed(1, "level_03", 7, "alpha") == 1176506211663841885
+    assert derive_seed(1, "level_03", 7, "alpha") != derive_seed(1, "level_03", 8, "alpha")
+    assert derive_seed(1, "final") != derive_seed(2, "final")
 
 
 DECIDES = [

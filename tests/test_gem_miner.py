@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.utils import counters
 
-from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, networks, run_in_process
+from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
 from tests.toy_training import make_search, search
 from tests.toys import ToyNetwork
-from utils.errors import UserError
 from utils.method.gem_miner import (
     GemMiner,
     count_freezes,
@@ -29,16 +28,12 @@ GM_JOB = (
 
 
 @pytest.mark.parametrize(("remaining", "rho"), [(0.05, 0.0981), (0.0352, 0.1090), (0.02, 0.1262)])
-def test_150_epochs_freeze_29_times(remaining, rho):
-    assert count_freezes(150) == 29 == sum(freezes_after(done, 150) for done in range(151))
+def test_a_search_freezes_after_its_sixth_epoch_and_every_five(remaining, rho):
     assert freeze_rate(remaining, 150) == pytest.approx(rho, abs=5e-5)
-
-
-def test_a_search_freezes_every_five_epochs_but_not_at_its_ends():
-    assert [done for done in range(12) if freezes_after(done, 11)] == [5, 10]
-    assert [done for done in range(11) if freezes_after(done, 10)] == [5]
-    with pytest.raises(UserError, match="5 are too few: give at least --level-epochs 6"):
-        freeze_rate(0.5, 5)
+    assert [done for done in range(17) if freezes_after(done)] == [6, 11, 16]
+    for epochs in (6, 10, 11, 150):
+        assert count_freezes(epochs) == sum(map(freezes_after, range(epochs + 1)))
+    assert count_freezes(150) == 29
 
 
 def test_weights_are_signed_constants_of_their_fan_in():
@@ -65,9 +60,11 @@ def linear_miner(scores: list[float], active: list[bool]) -> GemMiner:
     return miner
 
 
-def test_scores_above_a_half_that_are_active_are_used():
-    miner = linear_miner([0.6, 0.5, 0.9, 0.7], [True, True, True, False])
+def test_active_scores_above_a_half_are_used_and_the_smallest_are_frozen():
+    miner = linear_miner([0.6, 0.5, 0.9, 0.1], [True, True, True, False])
     assert miner(torch.tensor([[1.0, 1.0]])).tolist() == [[1.0, 3.0]]  # 0.5 is not above; the last one is frozen
+    miner.freeze_smallest(0.5)  # half of three active scores is one: 0.5, and not the frozen 0.1
+    assert miner.masks()["0.weight"].tolist() == [[True, False], [True, False]]
 
 
 def test_the_gradient_passes_straight_to_active_scores():
@@ -92,13 +89,6 @@ def test_scores_are_clipped_before_a_step():
     assert torch.allclose(miner.scores[0], torch.tensor([[1.0, 0.0], [0.9, 0.7]]), atol=1e-6)
 
 
-def test_the_smallest_active_scores_are_frozen():
-    """Half of three active scores is one: 0.2, and not the frozen 0.1."""
-    miner = linear_miner([0.6, 0.2, 0.9, 0.1], [True, True, True, False])
-    miner.freeze_smallest(0.5)
-    assert miner.masks()["0.weight"].tolist() == [[True, False], [True, False]]
-
-
 @pytest.fixture(scope="module")
 def gm_run(tmp_path_factory):
     return run_in_process(tmp_path_factory.mktemp("gm"), *GM_JOB)
@@ -106,9 +96,8 @@ def gm_run(tmp_path_factory):
 
 def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
     contents = networks(gm_run)
-    assert set(contents) == {
-        "initialization", "level_02", "final/level_02_subnetwork_seed2", "final/level_02_mask_seed2",
-    }  # fmt: skip
+    finals = [f"final/level_02_{start}_seed2" for start in ("subnetwork", "mask")]
+    assert set(contents) == {"initialization", "level_02", *finals}
     level, initial = contents["level_02"], contents["initialization"]["model"]
     assert set(level["masks"]) == {name for name in initial if name.endswith("weight") and "bn" not in name}
     for name, mask in level["masks"].items():
@@ -124,33 +113,22 @@ def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
 def test_only_surviving_weights_are_trained_in_the_end(gm_run):
     """No bias, no parameter of normalization; the start `mask` re-initializes the weights."""
     contents = networks(gm_run)
+    masks, trained = contents["level_02"]["masks"], {"level": contents["level_02"]["model"]["fc.weight"]}
     for start in ("subnetwork", "mask"):
-        content = contents[f"final/level_02_{start}_seed2"]
-        for name, tensor in content["model"].items():
-            if name in content["masks"]:
-                assert torch.equal(tensor == 0, ~contents["level_02"]["masks"][name])
-            elif name.endswith("weight"):
-                assert torch.equal(tensor, torch.ones_like(tensor))
-            elif name.endswith("bias"):
-                assert not tensor.any()
-    trained, again = (
-        contents[f"final/level_02_{start}_seed2"]["model"]["fc.weight"] for start in ("subnetwork", "mask")
-    )
-    assert not torch.equal(trained, contents["level_02"]["model"]["fc.weight"])
-    assert not torch.equal(trained.sign(), again.sign())
+        model = contents[f"final/level_02_{start}_seed2"]["model"]
+        trained[start] = model["fc.weight"]
+        for name, tensor in model.items():
+            if name in masks:
+                assert torch.equal(tensor == 0, ~masks[name])
+            elif name.endswith(("weight", "bias")):
+                assert (tensor == name.endswith("weight")).all()  # scales of 1, shifts of 0
+    assert not torch.equal(trained["subnetwork"], trained["level"])
+    assert not torch.equal(trained["subnetwork"].sign(), trained["mask"].sign())
 
 
 @pytest.mark.slow
 def test_an_interrupted_search_goes_on_exactly(gm_run, tmp_path, monkeypatch):
-    freeze, calls = GemMiner.freeze_smallest, []
-
-    def stop_at_the_second(miner, rate):
-        calls.append(rate)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        freeze(miner, rate)
-
-    monkeypatch.setattr(GemMiner, "freeze_smallest", stop_at_the_second)
+    calls = interrupt_at(2, GemMiner, "freeze_smallest", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_in_process(tmp_path, *GM_JOB, "--checkpoint-seconds", "0")
     assert_same_networks(run_in_process(tmp_path, *GM_JOB), gm_run)
@@ -161,8 +139,8 @@ def test_a_gem_s_signed_mask_trains_an_ordinary_network(gm_run, tmp_path):
     """The zeros of its classifier are kept too."""
     file = str(gm_run / "level_02" / "signed_mask.npz")
     run = run_in_process(tmp_path, "--signed-mask", file, "--start", "signs", "--final-epochs", "1")
+    assert_exactly_sparse(run)
     content = networks(run)["final/signs_seed2"]
-    assert_exactly_sparse(content)
     assert "fc.weight" in content["masks"]
     for name, mask in networks(gm_run)["level_02"]["masks"].items():
         assert torch.equal(content["masks"][name], mask)
@@ -182,6 +160,4 @@ def test_a_search_compiles_to_one_graph(no_code_generated):
 @CUDA
 def test_a_whole_job_on_cuda(tmp_path):
     """Two searches with one captured step, and final trainings."""
-    run = run_in_process(tmp_path, *GM_JOB, "--device", "cuda", "--final-levels", "1", "2")
-    for content in networks(run).values():
-        assert_exactly_sparse(content)
+    assert_exactly_sparse(run_in_process(tmp_path, *GM_JOB, "--device", "cuda", "--final-levels", "1", "2"))

@@ -15,6 +15,7 @@ from data.batches import evaluation_batches, training_batches
 from data.dataset import LabelledImages
 from models import build_network
 from tests.commands import CUDA
+from tests.toy_training import assert_positions_as_readable, two_positions
 from tests.toys import TOY_NETWORKS, conv_batch_norm, norm_free, toy_dataset
 from utils.barriers.meter import PositionMeter
 from utils.method.mode_connectivity import barrier_above_line, error_barrier, interpolate_states, positions
@@ -90,13 +91,6 @@ def test_a_position_costs_one_pass_over_each_set(build):
     assert passed == [500, 500, 200, 500, 200]
 
 
-@pytest.fixture
-def small_evaluations(monkeypatch):
-    """Whole evaluation batches, which are compiled and captured, of the few images here."""
-    for module in ("data.batches", "utils.barriers.meter"):
-        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 16)
-
-
 class Dropping(nn.Sequential):
     """What is random while training, besides the batch norm."""
 
@@ -107,31 +101,14 @@ class Dropping(nn.Sequential):
         )
 
 
-def two_positions(build, speed, device="cpu"):
-    """Measure two networks in turn, each twice, with one meter: 44 images in batches of 16, the last one of 12."""
-    torch.manual_seed(0)
-    states, dataset = [build().state_dict() for _ in range(2)], toy_dataset(count=44).to(torch.device(device))
-    meter = PositionMeter(build(), dataset, 16, speed=speed)
-    return [evaluation for state in (*states, *states) for evaluation in meter.measure(state)], meter.network
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [Dropping, norm_free])
 def test_a_compiled_position_is_the_readable_one_to_rounding(build, small_evaluations, no_code_generated):
-    """Nothing of one position is left in the next, nothing is dropped, and at most two compiled graphs, one for each
-    pass, serve all positions."""
+    """At most two compiled graphs, one for each pass, serve all positions."""
     counters.clear()
-    measured, network = two_positions(build, Speed(compile=True))
+    assert_positions_as_readable(build, Speed(compile=True))
     assert counters["stats"]["unique_graphs"] <= 2
     assert not counters["graph_break"]
-    assert measured[:4] == measured[4:]
-    assert measured[:2] != measured[2:4]
-    expected, readable = two_positions(build, Speed())
-    for ours, theirs in zip(measured, expected, strict=True):
-        assert (ours.accuracy, ours.loss) == (theirs.accuracy, pytest.approx(theirs.loss, rel=1e-4))
-    for name, tensor in readable.state_dict().items():
-        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
-    assert all(module.momentum == 0.1 for module in network.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 @CUDA
@@ -140,6 +117,6 @@ def test_a_position_on_cuda_is_the_readable_one_to_rounding(
     compiled, small_evaluations, full_float32, nothing_compiled
 ):
     build, speed = partial(build_network, "resnet20", 2, 1), Speed(compile=compiled, cuda_graph=True)
-    measured, _ = two_positions(build, speed, "cuda")
-    for ours, theirs in zip(measured, two_positions(build, Speed(), "cuda")[0], strict=True):
+    measured, expected = (two_positions(build, how, device="cuda")[0] for how in (speed, Speed()))
+    for ours, theirs in zip(measured, expected, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)

@@ -9,18 +9,10 @@ from utils.method.mode_connectivity import Barrier, barrier_above_line, error_ba
 from utils.training.evaluation import evaluate
 
 
-def learnable(network: nn.Module) -> list[str]:
-    return [name for name, _ in network.named_parameters()]
-
-
-def test_positions_count_both_ends():
-    assert positions(11) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
-    assert positions(2) == [0, 1]
-
-
 def test_barriers_by_hand():
     """Ends 10 and 20, mean 15; in the middle 30: equation 1 gives 15, and the line at α = 0.25 is 12.5."""
-    alphas, errors = [0, 0.25, 0.5, 0.75, 1], [10, 30, 25, 18, 20]
+    alphas, errors = positions(5), [10, 30, 25, 18, 20]
+    assert alphas == [0, 0.25, 0.5, 0.75, 1]
     assert error_barrier(alphas, errors) == Barrier(15, 0.25)
     assert barrier_above_line(alphas, errors).height == 17.5
     straight = [10, 12.5, 15, 17.5, 20]
@@ -60,7 +52,7 @@ def test_a_barrier_of_two_parameters_by_hand():
 def test_every_learnable_tensor_is_interpolated_and_the_ends_are_the_networks(build):
     torch.manual_seed(0)
     first, second, between = build(), build(), build()
-    names = learnable(first)
+    names = [name for name, _ in first.named_parameters()]
     with torch.no_grad():
         for parameter in [*first.parameters(), *second.parameters()]:
             parameter.copy_(torch.randn_like(parameter))

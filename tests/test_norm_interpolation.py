@@ -4,13 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from utils.method.norm_interpolation import (
-    draw_alphas,
-    initial_normalization,
-    interpolate_normalization,
-    normalization_names,
-    normalization_parameters,
-)
+from utils.method import norm_interpolation as aws
+from utils.method.norm_interpolation import initial_normalization, interpolate_normalization
 
 # Every normalization layer of torch that has parameters, with an input that it takes.
 LAYERS = [
@@ -29,9 +24,17 @@ LAYERS = [
 
 
 def test_interpolation_by_hand():
+    norm = nn.BatchNorm1d(2)
+    nn.init.constant_(norm.weight, 0.7)
+    initial = initial_normalization(nn.Sequential(norm))
+    nn.init.constant_(norm.weight, 3.0)
+    assert initial["0.weight"].tolist() == pytest.approx([0.7, 0.7])
     current, initial = {"w": torch.tensor([3.0, 5.0])}, {"w": torch.tensor([1.0, 1.0])}
     interpolated = interpolate_normalization(current, initial, torch.tensor(0.25))  # 0.25·ψ + 0.75·ψ_init
     assert interpolated["w"].tolist() == [1.5, 2.0]
+    current, initial = {"w": torch.randn(1000)}, {"w": torch.randn(1000)}
+    assert torch.equal(interpolate_normalization(current, initial, torch.tensor(1.0))["w"], current["w"])
+    assert torch.equal(interpolate_normalization(current, initial, torch.tensor(0.0))["w"], initial["w"])
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: type(value).__name__)
@@ -39,7 +42,7 @@ def test_every_normalization_layer_is_interpolated(layer, shape):
     """The layer's own forward, with its eps and everything else, under other parameters: nothing is rewritten."""
     network = nn.Sequential(nn.Identity(), layer)
     expected = {f"1.{name}" for name, _ in layer.named_parameters()}
-    assert set(normalization_names(network)) == expected
+    assert set(aws.normalization_names(network)) == expected
     if shape is None:
         return  # needs several processes to run
     torch.manual_seed(0)
@@ -49,7 +52,7 @@ def test_every_normalization_layer_is_interpolated(layer, shape):
             parameter.copy_(torch.randn_like(parameter))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     alpha, inputs = torch.tensor(0.3), torch.randn(shape)
-    interpolated = interpolate_normalization(normalization_parameters(network), initial, alpha)
+    interpolated = interpolate_normalization(aws.normalization_parameters(network), initial, alpha)
     out = functional_call(network, interpolated, (inputs,), tie_weights=False)
     after = dict(network.named_parameters())
     assert all(torch.equal(after[name], before[name]) for name in after)  # nothing is left in the network
@@ -73,25 +76,11 @@ def test_the_gradient_reaches_the_parameters_through_the_interpolation():
     torch.testing.assert_close(norm.bias.grad, 0.4 * free["bias"].grad)
 
 
-def test_alpha_of_one_is_the_parameter_itself():
-    current, initial = {"w": torch.randn(1000)}, {"w": torch.randn(1000)}
-    assert torch.equal(interpolate_normalization(current, initial, torch.tensor(1.0))["w"], current["w"])
-    assert torch.equal(interpolate_normalization(current, initial, torch.tensor(0.0))["w"], initial["w"])
-
-
-def test_the_initial_values_are_the_layers_own():
-    norm = nn.BatchNorm1d(2)
-    nn.init.constant_(norm.weight, 0.7)
-    initial = initial_normalization(nn.Sequential(norm))
-    nn.init.constant_(norm.weight, 3.0)
-    assert initial["0.weight"].tolist() == pytest.approx([0.7, 0.7])
-
-
 def test_alphas_are_uniform_in_their_range():
-    alphas = draw_alphas(10_000, (0.5, 1.0), seed=0)
+    alphas = aws.draw_alphas(10_000, (0.5, 1.0), seed=0)
     assert alphas.shape == (10_000,)
     assert 0.5 <= alphas.min() < 0.51
     assert 0.99 < alphas.max() < 1.0
     assert alphas.mean().item() == pytest.approx(0.75, abs=0.01)
-    assert torch.equal(alphas, draw_alphas(10_000, (0.5, 1.0), seed=0))
-    assert not torch.equal(alphas, draw_alphas(10_000, (0.5, 1.0), seed=1))
+    assert torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=0))
+    assert not torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=1))

@@ -9,6 +9,7 @@ from utils.errors import UserError
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS
+from utils.results.paired import interval, paired_rows
 from utils.results.paper import MeasuredComparison, collect_comparisons, figure_rows, level_row
 from utils.results.plan import make_plan, planned_run
 from utils.results.plots import choose_styles
@@ -22,15 +23,15 @@ RAISED = {0.0: 10.0, 0.5: 30.0, 1.0: 20.0}  # the mean of the ends is 15
 
 
 def compared(errors=({},), name="lmc-signs", experiment=EXPERIMENT, reference=False, ratio=0.09):
-    summaries = tuple(
-        {
+    summaries = {
+        seed: {
             "barrier": max(trial.values()) - (trial[0.0] + trial[1.0]) / 2,
             "epsilon": 1.0,
             "positions": [{"alpha": alpha, "test_error": error} for alpha, error in trial.items()],
         }
-        for trial in errors
+        for seed, trial in enumerate(errors, 1)
         if trial
-    )
+    }
     return MeasuredComparison(experiment, COMPARISONS[name], ratio, reference, len(errors), summaries)
 
 
@@ -62,7 +63,7 @@ def test_a_reference_is_in_every_panel_and_has_none_of_its_own():
     panels = figure_rows([], rows)["digits resnet20"]
     assert [panel.title for panel in panels] == [rows[0].comparison.panel, rows[1].comparison.panel]
     for panel in panels:
-        assert panel.curves[-1].label == "LRR solution"
+        assert panel.curves[-1].label == "LRR solution (SGD-noise stability)"
         assert [curve.style[0] for curve in panel.curves] == ["tab:orange", "tab:blue"]
 
 
@@ -137,10 +138,10 @@ def test_marks_of_the_paper_s_tables(method, start, marks):
 
 
 def test_the_solution_of_imp_begins_at_the_initialization(tmp_path):
-    first, second = COMPARISONS["lmc-signs"].trainings("imp", run_seed=1, level=11)
+    first, second = COMPARISONS["lmc-signs"].stages("imp", run_seed=1, level=11)
     assert (first.start, second.start) == ("signs", "rewound")
-    assert second == COMPARISONS["noise-subnetwork"].trainings("imp", 1, 11)[0]
-    assert COMPARISONS["lmc-signs"].trainings("lrr", 1, 11)[1].start == "subnetwork"
+    assert second == COMPARISONS["noise-subnetwork"].stages("imp", 1, 11)[0]
+    assert COMPARISONS["lmc-signs"].stages("lrr", 1, 11)[1].start == "subnetwork"
 
 
 def test_trials_that_are_not_measured_are_counted(tmp_path):
@@ -151,7 +152,34 @@ def test_trials_that_are_not_measured_are_counted(tmp_path):
     ]
     plan = make_plan(runs, ["lmc-signs"], [15])
     measured = plan.barriers[0]
-    make_run(measured.run.folder, {measured.first: 80.0, measured.second: 81.0}, "bf16", method="lrr")
-    summary = compared([RAISED]).summaries[0]
+    make_run(measured.run.folder, {measured.stages[0]: 80.0, measured.stages[1]: 81.0}, "bf16", method="lrr")
+    summary = compared([RAISED]).summaries[1]
     (row,) = collect_comparisons(plan, Records(), lambda barrier: summary if barrier is measured else None)
     assert (row.shown, row.counted, row.experiment.precision) == ("15.00", "1 of 2", "bf16")
+
+
+def test_the_valley_is_drawn_as_it_is_from_the_initial_norms():
+    trial = {0.0: 40.0, 0.5: 30.0, 1.0: 22.0}
+    row = compared([trial, {0.0: 38.0, 0.5: 30.0, 1.0: 22.0}], "valley", replace(EXPERIMENT, start="subnetwork"))
+    for summary in row.summaries.values():
+        for position in summary["positions"]:
+            position["test_loss"] = position["test_error"] / 10
+    error, loss = figure_rows([], [row])["digits resnet20"]
+    assert error.curves[0].values == [[40.0, 38.0], [30.0, 30.0], [22.0, 22.0]]
+    assert loss.curves[0].values[0] == [4.0, 3.8]
+    assert row.by_seed() == {1: 18.0, 2: 16.0}
+
+
+def test_paired_differences_by_hand():
+    """LRR's rises 18, 16, 17 and AWS's −2, 0, −2: 20, 16, 19 is 18.33 on average, t · s / √3 = 4.303 · 2.08 / 1.73."""
+    assert interval([20.0, 16.0, 19.0]) == pytest.approx((18.333, 5.171), abs=1e-3)
+    lrr, aws = (
+        compared([{0.0: 20.0 + rise, 1.0: 20.0} for rise in rises], "valley", replace(EXPERIMENT, method=method))
+        for method, rises in (("lrr", (18, 16, 17)), ("aws", (-2, 0, -2)))
+    )
+    (row,) = paired_rows([], [lrr, aws])
+    assert row["paired difference (percentage points)"] == "rise from ψ to ψ_init: LRR, fp32 − AWS, fp32"
+    assert (row["mean"], row["95 % interval"], row["n"]) == ("18.33", "13.16 to 23.50", 3)
+    mask, signs = compared([RAISED, RAISED], "lmc-mask"), compared([{0.0: 10, 1.0: 10}, RAISED])
+    labels = [row["paired difference (percentage points)"] for row in paired_rows([], [mask, signs])]
+    assert labels == ["LRR, fp32: barrier of mask to solution − barrier of signs to solution"]

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from utils.results.paper import MOST_CURVES, accuracy_panels
+from utils.results.paper import MOST_CURVES, figure_rows
 from utils.results.plots import PANEL_HEIGHT, Curve, Panel, panel_figure
 from utils.results.tables import Entry, Experiment
 
@@ -34,26 +34,30 @@ def entries(methods, starts, levels, accuracy=70.0):
     """One finished training for each."""
     result = {"run": "a", "init_seed": 2, "order_seed": 2, "test_accuracy": accuracy}
     return [
-        Entry(Experiment.of("digits", "resnet20", method, start, level), (result | {"start": start},))
+        Entry(
+            Experiment("digits", "resnet20", "dense" if start == "dense" else method, start, level),
+            (result | {"start": start},),
+        )
         for method in methods
         for start in starts
         for level in levels
     ]
 
 
+def panels(shown):
+    return figure_rows(shown, [])["digits resnet20"]
+
+
 def test_many_curves_are_a_panel_for_each_start():
-    few = accuracy_panels(entries(["lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
+    few = panels(entries(["lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
     assert [(panel.title, len(panel.curves)) for panel in few] == [("test accuracy", 6)]
-    many = accuracy_panels(entries(["imp", "wr", "lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
+    many = panels(entries(["imp", "wr", "lrr", "aws"], ["subnetwork", "signs", "mask"], [5, 10]))
     assert MOST_CURVES < 4 * 3
     assert [(panel.title, len(panel.curves)) for panel in many] == [
         ("test accuracy, subnetwork", 4), ("test accuracy, signs", 4), ("test accuracy, mask", 4),
     ]  # fmt: skip
-
-
-def test_the_level_line_is_the_dense_networks_alone():
-    """A network from a signed mask's file has no level either."""
+    # The level line is that of dense networks alone: a network from a signed mask's file has no level either.
     dense, file = entries(["lrr"], ["dense"], [None], 90.0), entries(["signed_mask"], ["signs"], [None], 60.0)
-    (panel,) = accuracy_panels([*dense, *file, *entries(["aws"], ["signs"], [5, 10])])
+    (panel,) = panels([*dense, *file, *entries(["aws"], ["signs"], [5, 10])])
     assert panel.reference == ("dense A(θ_init)", [90.0])
     assert [curve.values for curve in panel.curves] == [[[70.0], [70.0]]]

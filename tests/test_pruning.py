@@ -6,16 +6,7 @@ from torch import nn
 from models import ARCHITECTURES, build_network
 from tests.toys import ToyNetwork
 from utils.errors import UserError
-from utils.method.pruning import (
-    amount_to_prune,
-    apply_masks,
-    planned_survivors,
-    prunable_names,
-    prune_by_magnitude,
-    remaining_ratio,
-    remaining_ratio_of_all,
-    survivors,
-)
+from utils.method import pruning
 
 
 def all_true(weights):
@@ -36,14 +27,14 @@ MAGNITUDE_TABLE = [
 @pytest.mark.parametrize(("first", "second", "rate", "expected"), MAGNITUDE_TABLE)
 def test_pruning_removes_the_smallest_magnitudes(first, second, rate, expected):
     weights = {"a": torch.tensor(first, dtype=torch.float32), "b": torch.tensor(second, dtype=torch.float32)}
-    masks = prune_by_magnitude(weights, all_true(weights), rate)
+    masks = pruning.prune_by_magnitude(weights, all_true(weights), rate)
     assert [*masks["a"].int().tolist(), *masks["b"].int().tolist()] == expected
 
 
 def test_pruned_weights_are_not_counted_again():
     weights = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])}
     masks = {"a": torch.tensor([False, True, True, True, True, True])}
-    assert prune_by_magnitude(weights, masks, 0.2)["a"].tolist() == [False, False, True, True, True, True]
+    assert pruning.prune_by_magnitude(weights, masks, 0.2)["a"].tolist() == [False, False, True, True, True, True]
     assert masks["a"].tolist() == [False, True, True, True, True, True]  # the old masks are left alone
 
 
@@ -52,45 +43,43 @@ def test_levels_remove_floor_of_a_fifth_each():
     weights = {"a": torch.randn(1003, generator=generator), "b": torch.randn(17, 5, generator=generator)}
     masks, left = all_true(weights), 1003 + 85
     for level in range(1, 16):
-        masks = prune_by_magnitude(weights, masks, 0.2)
+        masks = pruning.prune_by_magnitude(weights, masks, 0.2)
         left -= left // 5
-        assert survivors(masks) == left == planned_survivors(1088, 0.2, level)[-1]
-    assert remaining_ratio(masks) == left / 1088
+        assert pruning.survivors(masks) == left == pruning.planned_survivors(1088, 0.2, level)[-1]
+    assert pruning.remaining_ratio(masks) == left / 1088
+    with pytest.raises(UserError, match="level 3 would prune 0 of the 4"):
+        pruning.planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
 
 
 @pytest.mark.parametrize(("count", "rate", "amount"), [(10, 0.2, 2), (100, 0.29, 29), (10, 0.3, 3), (14, 0.2, 2)])
 def test_amounts_are_exact_in_decimals(count, rate, amount):
-    assert amount_to_prune(count, rate) == amount
+    assert pruning.amount_to_prune(count, rate) == amount
 
 
-def test_levels_that_prune_nothing_are_refused():
-    with pytest.raises(UserError, match="level 3 would prune 0 of the 4"):
-        planned_survivors(6, 0.2, 3)  # 6 - 1 = 5, 5 - 1 = 4, 4 - floor(0.8)
-
-
-def test_prunable_weights_are_named_explicitly():
-    network = ToyNetwork()
-    # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
-    assert prunable_names(network, "fc") == ["conv.weight", "hidden.weight"]
+@pytest.mark.parametrize(
+    ("network", "classifier", "expected"),
+    [
+        # The hidden layer is as wide as the classes and is still pruned; biases, norm and classifier are not.
+        (ToyNetwork(), "fc", ["conv.weight", "hidden.weight"]),
+        (
+            nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "fc": nn.Linear(4, 2)}), "fc",
+            ["attention.in_proj_weight", "attention.out_proj.weight"],
+        ),
+        (nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)), "2", ["1.weight"]),
+    ],
+    ids=["toy", "attention", "left dense by name"],
+)  # fmt: skip
+def test_prunable_weights_are_named_explicitly(network, classifier, expected):
+    assert pruning.prunable_names(network, classifier, unpruned=("0.weight",)) == expected
     with pytest.raises(UserError, match="no module 'head'"):
-        prunable_names(network, "head")
-
-
-def test_attention_is_pruned():
-    network = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "fc": nn.Linear(4, 2)})
-    assert prunable_names(network, "fc") == ["attention.in_proj_weight", "attention.out_proj.weight"]
+        pruning.prunable_names(network, "head")
 
 
 @pytest.mark.parametrize("layer", [nn.Embedding(3, 4), nn.Bilinear(2, 2, 2), nn.PReLU(), nn.LSTM(2, 2)])
 def test_an_unknown_kind_of_weight_is_an_error(layer):
     network = nn.Sequential(layer, nn.Linear(4, 2))
     with pytest.raises(UserError, match=type(layer).__name__):
-        prunable_names(network, "1")
-
-
-def test_a_parameter_can_be_left_dense_by_name():
-    network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-    assert prunable_names(network, "2", unpruned=("0.weight",)) == ["1.weight"]
+        pruning.prunable_names(network, "1")
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -99,14 +88,14 @@ def test_every_convolution_of_every_network_is_prunable(arch):
     expected = [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     linear = [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     assert linear == [f"{ARCHITECTURES[arch].classifier}.weight"]
-    assert prunable_names(network, ARCHITECTURES[arch].classifier) == expected
+    assert pruning.prunable_names(network, ARCHITECTURES[arch].classifier) == expected
 
 
 def test_the_ratio_of_all_counts_what_is_never_pruned():
     network = ToyNetwork()  # conv 8 + 2, norm 2 + 2, hidden 4 + 2, fc 4 + 2: 26
     masks = {"conv.weight": torch.zeros(2, 1, 2, 2, dtype=torch.bool), "hidden.weight": torch.ones(2, 2).bool()}
-    assert remaining_ratio(masks) == 4 / 12
-    assert remaining_ratio_of_all(network, masks) == 18 / 26
+    assert pruning.remaining_ratio(masks) == 4 / 12
+    assert pruning.remaining_ratio_of_all(network, masks) == 18 / 26
 
 
 OPTIMIZERS = {
@@ -123,7 +112,7 @@ def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
     ours, reference = nn.Linear(6, 3), nn.Linear(6, 3)
     reference.load_state_dict(ours.state_dict())
     mask = torch.rand(3, 6) > 0.5
-    apply_masks([ours.weight], [mask])
+    pruning.apply_masks([ours.weight], [mask])
     before = ours.weight.detach().clone()
     step_ours, step_reference = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
     for _ in range(20):
@@ -131,7 +120,7 @@ def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
         step_ours.zero_grad()
         F.cross_entropy(ours(inputs), labels).backward()
         step_ours.step()
-        apply_masks([ours.weight], [mask])
+        pruning.apply_masks([ours.weight], [mask])
         step_reference.zero_grad()
         F.cross_entropy(F.linear(inputs, reference.weight * mask, reference.bias), labels).backward()
         step_reference.step()

@@ -2,13 +2,13 @@
 
 import shlex
 import statistics
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import report
-from tests.commands import TINY_JOB, finish, read_csv, run_in_process
+from tests.commands import TINY_JOB, assert_refused, cells_of, finish_final, read_csv, run_in_process
 from utils.files import write_json
 from utils.results.plan import last_of_each, make_plan, planned_run
 from utils.runs.run import open_run_folder
@@ -34,35 +34,15 @@ def make_planned(line, accuracies):
     run = planned_run(shlex.split(line))
     if not run.folder.exists():
         open_run_folder(run.folder, {**run.settings, "data": "digits"}, {})
-    dataset, arch = run.network
     for final in run.finals:
         if final.name in accuracies:
-            finish(
-                run.folder / final.stage,
-                **{"dataset": dataset, "arch": arch, "method": run.method, "kind": "final", "start": final.start},
-                level=final.level,
-                init_seed=final.init_seed,
-                order_seed=final.order_seed,
-                remaining_ratio=run.planned_ratio(final.level),
-                test_accuracy=accuracies[final.name],
-                test_error=100 - accuracies[final.name],
-            )
+            finish_final(run.folder, run.method, final, accuracies[final.name], run.planned_ratio(final.level))
 
 
-def run_report(monkeypatch, capsys, *flags):
-    """report.py's own main in this process: status, output, errors."""
-    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, flags)])
-    try:
-        status = report.main()
-    except SystemExit as error:
-        status = error.code
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
-
-
-def cells_of(text):
-    """The cells of all tables' lines."""
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+@pytest.fixture
+def run_report(run_program):
+    """report.py in this process: status, output, errors."""
+    return partial(run_program, report)
 
 
 @pytest.fixture
@@ -77,15 +57,16 @@ def planned(tmp_path):
     return write_plan(tmp_path / "plan.txt", lines)
 
 
-def test_the_table_by_hand(planned, tmp_path, monkeypatch, capsys):
-    status, out, _ = run_report(monkeypatch, capsys, "--plan", planned, "--name", "figure3", "--title", "Figure 3")
+def test_the_table_by_hand(planned, tmp_path, run_report):
+    status, out, _ = run_report("--plan", planned, "--name", "figure3", "--title", "Figure 3")
     assert status == 0
     folder = tmp_path / "runs" / "figures" / "figure3"
     assert (folder / "figure3.png").stat().st_size > 10_000
     assert (folder / "figure3.pdf").exists()
     text = (folder / "figure3.md").read_text()
     assert text in out
-    tables = {section[0]: cells_of(section)[2:] for section in text.split("## Level ")[1:]}
+    levels, _ = text.split("## Paired")
+    tables = {section[0]: cells_of(section)[2:] for section in levels.split("## Level ")[1:]}
     # 75 and 77: 76 ± 1.41; 60 and 64: 62 ± 2.83; 79 and 81: 80 ± 1.41.
     assert [row[1:] for row in tables["2"]] == [
         ["A(θ_T^LRR ⊙ m_T^LRR)", "×", "×", "76.00 ± 1.41", "0.64", "2"],
@@ -100,77 +81,68 @@ def test_the_table_by_hand(planned, tmp_path, monkeypatch, capsys):
     assert [float(row[f"test_accuracy_{key}"]) for key in ("mean", "std")] == [62.0, statistics.stdev([60, 64])]
     assert (row["n"], row["planned"], row["signs"], row["magnitudes"]) == ("2", "2", "level", "new")
     assert rows["aws", "signs", "2"]["test_accuracy_std"] == ""
-
-
-def test_gaps_are_listed_with_their_commands(planned, monkeypatch, capsys):
-    _, out, _ = run_report(monkeypatch, capsys, "--plan", planned)
-    # No level is there: LRR and AWS lack those as well.
+    # The gaps with their commands. No level is there: LRR and AWS lack those as well.
     assert "missing: 14 trainings, 0 error barriers; next:" in out
     assert "--method aws --seed 2 --share" in out
     assert "--method dense --seed 2 --share" in out
     assert "--method dense --seed 1 --share" not in out
 
 
-def test_nothing_finished_is_a_figure_of_gaps(tmp_path, monkeypatch, capsys):
+def test_nothing_finished_is_a_figure_of_gaps(tmp_path, run_report):
     plan = write_plan(tmp_path / "plan.txt", lines_of(tmp_path / "runs"))
     flags = ("--comparisons", "lmc-signs", "noise-signs", "--level", "2")
-    status, out, _ = run_report(monkeypatch, capsys, "--plan", plan, *flags)
+    status, out, _ = run_report("--plan", plan, *flags)
     assert status == 0
     assert "| –" in out
     assert "0 of 2" in out
     assert (tmp_path / "runs" / "figures" / "figure" / "figure.png").exists()
 
 
-def test_a_dense_network_of_several_runs_is_planned_once(tmp_path, monkeypatch, capsys):
+def test_a_dense_network_of_several_runs_is_planned_once(tmp_path, run_report):
     """The runs of LRR and AWS both plan the dense network of seed 2: one that is there stands for both."""
     lines = lines_of(tmp_path / "runs", seeds=(1,), more="--start dense signs")[:2]
     make_planned(lines[0], {"dense_seed2": 90.0})
-    _, out, _ = run_report(monkeypatch, capsys, "--plan", write_plan(tmp_path / "plan.txt", lines))
+    _, out, _ = run_report("--plan", write_plan(tmp_path / "plan.txt", lines))
     rows = [row[1:] for row in cells_of(out) if row[1].startswith("dense")]
     assert rows == [["dense A(θ_init)", "-", "-", "90.00", "1", "1"]] * 2  # at both levels
 
 
-def test_the_dry_run_counts_epochs(planned, monkeypatch, capsys):
+def test_the_dry_run_counts_epochs_and_other_settings_are_refused(planned, tmp_path, run_report):
     """A run of LRR: 10 + 2 x 10 epochs of pruning and 4 x 100 of final trainings, of which here only these are done."""
     flags = ("--plan", planned, "--dry-run", "--comparisons", "noise-signs", "lmc-signs", "--level", "2")
-    _, out, _ = run_report(monkeypatch, capsys, *flags)
+    _, out, _ = run_report(*flags)
     cells = cells_of(out)[2:]
     assert cells[0] == ["digits_resnet20_lrr_seed1", "5", "530", "400"]  # a fifth one for SGD noise
     assert cells[3] == ["digits_resnet20_aws_seed2", "5", "530", "300"]
     assert cells[4] == ["digits_resnet20_dense_seed1", "1", "100", "100"]
     assert cells[6] == ["6 runs", "22", "2,320", "1,600"]
-    assert "8 error barriers, of which measured: 0" in out
-
-
-def test_other_settings_are_named_and_not_mixed_in(planned, tmp_path, monkeypatch, capsys):
+    assert "\nAWS: subnetwork signs, level 1 2\n" in out
+    assert "\n4 error barriers, 0 measured: linear mode connectivity of signs to solution, level 2\n" in out
     plan = write_plan(tmp_path / "other.txt", lines_of(tmp_path / "runs", more="--weight-decay 0.1"))
-    status, _, err = run_report(monkeypatch, capsys, "--plan", plan)
-    assert status == 2
-    assert err.count("\n") == 1
-    assert "digits_resnet20_lrr_seed1 was made with other settings" in err
-    assert "--weight-decay 0.1 (there: 0.0005)" in err
+    expected = "digits_resnet20_lrr_seed1 was made with other settings", "--weight-decay 0.1 (there: 0.0005)"
+    assert_refused(run_report("--plan", plan), *expected)
 
 
-def test_a_part_is_named_by_where_it_comes_from(planned, monkeypatch, capsys):
-    _, out, _ = run_report(monkeypatch, capsys, "--plan", planned, "--parts")
+def test_a_part_is_named_by_where_it_comes_from(planned, run_report):
+    _, out, _ = run_report("--plan", planned, "--parts")
     rows = [row[2:] for row in cells_of(out)]
     assert ["subnetwork", "level", "level", "level", "level", "76.00 ± 1.41", "0.64", "2"] in rows
     assert ["signs", "level", "level", "new", "new", "62.00 ± 2.83", "0.64", "2"] in rows
 
 
 @pytest.mark.parametrize("flags", [(), ("--plan", "plan.txt", "--comparisons", "lmc-signs", "--level", "2")])
-def test_every_file_is_read_once(flags, planned, tmp_path, monkeypatch, capsys):
+def test_every_file_is_read_once(flags, planned, tmp_path, monkeypatch, run_report):
     """However often a run is looked at: for its settings, its results, and as dense networks of the others' ε."""
     read, read_text = [], Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda path, **how: read.append(path.resolve()) or read_text(path, **how))
     monkeypatch.chdir(tmp_path)
-    assert run_report(monkeypatch, capsys, *flags)[0] == 0
+    assert run_report(*flags)[0] == 0
     of_runs = [path for path in read if path.name in ("config.json", "result.json")]
     assert sorted(of_runs) == sorted([*tmp_path.rglob("config.json"), *tmp_path.rglob("result.json")])
 
 
 def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
-    plan = make_plan([planned_run(shlex.split(line)) for line in lines_of(tmp_path / "runs", seeds=(1,))], [], 0)
+    plan = make_plan([planned_run(shlex.split(line)) for line in lines_of(tmp_path / "runs", seeds=(1,))], [], [0])
     commands = [" ".join(flags) for flags in plan.commands_of_stages()]
     assert [text.endswith("--start") for text in commands] == [True] * 2 + [False] * 5  # both methods prune first
     assert "--start dense" in commands[2]
@@ -185,41 +157,37 @@ def test_commands_side_by_side_come_in_an_order_that_waits_little(tmp_path):
 def test_gem_miner_s_levels_are_searched_side_by_side(tmp_path):
     """And compared with nothing: its levels have no trained weights to start from."""
     line = f"{SMALL_PLAN} --runs-dir {tmp_path} --method gm --level-epochs 11"
-    plan = make_plan([planned_run(shlex.split(line))], ["lmc-signs"], 2)
+    plan = make_plan([planned_run(shlex.split(line))], ["lmc-signs"], [2])
     assert [" ".join(flags).split("--level-epochs 11 ")[1] for flags in plan.commands_of_stages()[:2]] == [
         "--levels 1 --final-levels 1 --start", "--levels 2 --final-levels 2 --start",
     ]  # fmt: skip
     assert plan.barriers == ()
+    assert last_of_each("--a 1 2 --b --a 3 --c -1".split()) == ("--b", "--a", "3", "--c", "-1")  # of flags given twice
 
 
-def test_of_flags_given_twice_the_last_stays():
-    assert last_of_each("--a 1 2 --b --a 3 --c -1".split()) == ("--b", "--a", "3", "--c", "-1")
-
-
-def test_barriers_of_trained_pairs(tmp_path, monkeypatch, capsys):
+def test_barriers_of_trained_pairs(tmp_path, run_report):
     """Real networks: the pair's command is listed once both are there, and its number reaches the table."""
     smallest = ("--method", "aws", "--levels", "1", "--level-epochs", "1", "--final-epochs", "1")
     line = shlex.join([*TINY_JOB, *smallest, "--runs-dir", str(tmp_path / "runs"), "--start", "signs"])
     plan = write_plan(tmp_path / "plan.txt", [line])
-    compared = ("--plan", plan, "--comparisons", "lmc-signs", "--level", "1")
-    assert run_report(monkeypatch, capsys, *compared, "--list", "barriers")[1].strip() == ""
-    trainings = run_report(monkeypatch, capsys, *compared, "--list", "runs")[1]
+    compared = ("--plan", plan, "--comparisons", "lmc-signs", "--levels", "1")
+    assert run_report(*compared, "--list", "barriers")[1].strip() == ""
+    trainings = run_report(*compared, "--list", "runs")[1]
     assert trainings.count("main.py") == 2  # the line's own, and the solution for the comparison
-    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1] == trainings
+    assert run_report(*compared, "--list", "next")[1] == trainings
     run = run_in_process(tmp_path / "runs", *smallest, "--start", "signs", "subnetwork")
-    capsys.readouterr()
-    barriers = run_report(monkeypatch, capsys, *compared, "--list", "barriers")[1]
+    barriers = run_report(*compared, "--list", "barriers")[1]
     assert barriers.count("\n") == barriers.count("calculate_error_barrier.py") == 1
     assert barriers.count("level_01_") == 2
-    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1] == barriers
+    assert run_report(*compared, "--list", "next")[1] == barriers
     names = [f"{run.name}-level_01_{start}_seed2" for start in ("signs", "subnetwork")]
     folder = tmp_path / "runs" / "barriers" / "--".join(names)
     folder.mkdir(parents=True)
     positions = [{"alpha": alpha, "test_error": error} for alpha, error in ((0.0, 10.0), (0.5, 14.0), (1.0, 12.0))]
     write_json(folder / "barrier.json", {"barrier": 3.0, "positions": positions})
-    assert run_report(monkeypatch, capsys, *compared, "--list", "next")[1].strip() == ""
-    _, out, _ = run_report(monkeypatch, capsys, *compared)
-    assert "| digits resnet20 | linear mode connectivity | AWS signs to solution | 3.00 " in out
+    assert run_report(*compared, "--list", "next")[1].strip() == ""
+    _, out, _ = run_report(*compared)
+    assert "| digits resnet20 | linear mode connectivity | AWS signs to solution | 1     | 3.00 " in out
     grouped = tmp_path / "runs" / "figures" / "figure" / "tensorboard" / "digits_resnet20" / run.name
     assert (grouped / "pruning").is_dir()
 
@@ -235,9 +203,6 @@ def test_barriers_of_trained_pairs(tmp_path, monkeypatch, capsys):
         ((), "there is no finished final training"),
     ],
 )
-def test_bad_input_is_one_line(flags, expected, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(flags, expected, tmp_path, monkeypatch, run_report):
     monkeypatch.chdir(tmp_path)
-    status, _, err = run_report(monkeypatch, capsys, *flags)
-    assert status == 2
-    assert err.count("\n") == 1
-    assert expected in err
+    assert_refused(run_report(*flags), expected)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.commands import finish
 from utils.errors import UserError
-from utils.files import FileError, save, write_json
+from utils.files import save, write_json
 from utils.method.network import Blueprint
 from utils.runs.progress import JobProgress
 from utils.runs.records import NETWORK_FILE, RESULT_FILE, Record, Records
@@ -24,48 +24,19 @@ def make_run(folder, share=False):
     return Run(folder, SETTINGS, BLUEPRINT, {"device": "cpu", "precision": "fp32"}, share)
 
 
-def test_the_same_settings_are_let_in_again(tmp_path, monkeypatch):
+def test_the_same_settings_are_let_in_again_and_others_refused(tmp_path, monkeypatch):
     run = tmp_path / "run"
     for about, command in (({"commit": "a"}, ["main.py"]), ({"commit": "b"}, ["main.py", "--name", "a run"])):
         monkeypatch.setattr(sys, "argv", command)
         open_run_folder(run, SETTINGS, about)
     assert json.loads((run / "config.json").read_text())["about"] == {"commit": "a"}
     assert (run / "command.txt").read_text() == "python main.py\npython main.py --name 'a run'\n"
-
-
-def test_a_folder_of_an_earlier_version_goes_on_working(tmp_path):
-    """It does not mention what could not be chosen then."""
-    open_run_folder(tmp_path, SETTINGS, {})
-    open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
+    # A folder of an earlier version does not mention what could not be chosen then.
+    open_run_folder(run, SETTINGS | {"pruning_schedule": "constant", "decays_at": [0.5, 0.75]}, {})
     with pytest.raises(UserError, match=r"--pruning-schedule dense \(there: constant\)"):
-        open_run_folder(tmp_path, SETTINGS | {"pruning_schedule": "dense"}, {})
-
-
-def test_a_damaged_configuration_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(FileError, match=r"config\.json is damaged"):
-        open_run_folder(tmp_path, SETTINGS, {})
-
-
-def test_git_is_not_needed(monkeypatch):
+        open_run_folder(run, SETTINGS | {"pruning_schedule": "dense"}, {})
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert project_commit() == "unknown"
-
-
-@pytest.mark.parametrize(
-    ("stage", "folder"),
-    [
-        (Level(0), "level_00"),
-        (Level(11), "level_11"),
-        (FinalTraining("signs", 11, 2, 2), "final/level_11_signs_seed2"),
-        (FinalTraining("signs", 11, 5, 2), "final/level_11_signs_seed2_init5"),
-        (FinalTraining("subnetwork", 11, 1, 2), "final/level_11_subnetwork_seed2"),  # no new initialization
-        (FinalTraining("dense", None, 1, 1), "final/dense_seed1"),
-        (FinalTraining("mask", None, 2, 2), "final/mask_seed2"),  # of a signed-mask file
-    ],
-)
-def test_a_stage_has_a_folder_of_its_own(stage, folder):
-    assert stage.stage == folder
+    assert project_commit() == "unknown"  # git is not needed
 
 
 def test_results_are_one_row_a_finished_network(tmp_path):
@@ -110,31 +81,15 @@ def make(run, stages, progress, **how) -> list[str]:
     """Finish every stage that is unfinished; their folders."""
     made = []
     for stage in run.unfinished(stages, progress, **how):
-        finish_held(run.folder / stage.stage)
+        finish(run.folder / stage.stage)
         made.append(stage.stage)
     return made
 
 
-def finish_held(folder):
-    write_json(folder / RESULT_FILE, {})
-    (folder / NETWORK_FILE).touch()
-
-
-def test_what_is_finished_is_skipped(tmp_path, progress):
-    finish(tmp_path / "level_00")
-    (tmp_path / "level_00" / "unfinished.pt").touch()  # the process ended just before it removed this
-    assert make(make_run(tmp_path), LEVELS, progress) == ["level_01", "level_02"]
-    assert progress.skipped == 10 * 100
-    assert not (tmp_path / "level_00" / "unfinished.pt").exists()
-    assert make(make_run(tmp_path), LEVELS, progress) == []
-
-
 def test_a_stage_is_held_while_it_is_made(tmp_path, progress):
+    in_use = pytest.raises(StageInUse, match="level_00 is being worked on by another process: stop it, or wait for it")
     for stage in make_run(tmp_path).unfinished(LEVELS[:1], progress):
-        with (
-            pytest.raises(StageInUse, match="level_00 is being worked on by another process: stop it, or wait for it"),
-            claim_stage(tmp_path / stage.stage),
-        ):
+        with in_use, claim_stage(tmp_path / stage.stage):
             pass
     with claim_stage(tmp_path / "level_00"):
         pass  # free again
@@ -157,7 +112,7 @@ def test_one_process_alone_goes_through_the_levels(tmp_path, progress):
     first, second = make_run(tmp_path, share=True), make_run(tmp_path, share=True)
     for stage in first.unfinished(LEVELS, progress, alone=True):
         assert make(second, LEVELS[1:], progress, alone=True) == []  # though nobody holds the second level yet
-        finish_held(tmp_path / stage.stage)
+        finish(tmp_path / stage.stage)
     assert [(tmp_path / level.stage / NETWORK_FILE).exists() for level in LEVELS] == [True] * 3
 
 
@@ -168,7 +123,7 @@ def test_a_level_that_another_process_makes_is_waited_for(tmp_path, progress):
         with claim_stage(tmp_path / "level_00"):
             begun.set()
             go_on.wait()
-            finish_held(tmp_path / "level_00")
+            finish(tmp_path / "level_00")
 
     other = threading.Thread(target=other_process)
     other.start()

@@ -1,26 +1,13 @@
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from utils.errors import UserError
 from utils.files import FileError
+from utils.method import signed_mask as method
 from utils.method.network import Blueprint
 from utils.method.pruning import prune_by_magnitude
-from utils.method.signed_mask import (
-    SignedMaskFile,
-    count_sign_flips,
-    extract_signed_mask,
-    fit_signed_mask,
-    impose_signed_mask,
-    load_signed_mask,
-    masks_of,
-    save_signed_mask,
-)
-
-README = Path(__file__).parent.parent / "README.md"
+from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 
 STATE = {"conv": torch.tensor([[1.0, -2.0], [-3.0, 0.0]]), "bias": torch.tensor([-0.5, 0.5]), "norm": torch.ones(2)}
 MASKS = {"conv": torch.tensor([[False, True], [True, True]])}
@@ -37,52 +24,32 @@ def assert_same(ours, expected):
         assert torch.equal(ours[name], expected[name])
 
 
-def test_extracting_by_hand():
+def test_extracting_imposing_and_counting_flips_by_hand():
     """A surviving weight of exactly 0 survives: mask and sign are separate facts."""
     assert_same(extract_signed_mask(STATE, MASKS, ["conv", "bias"]), SIGNED_MASK)
-    assert torch.equal(masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
-
-
-def test_imposing_by_hand():
-    initial = {
-        "conv": torch.tensor([[-7.0, 8.0], [-9.0, -4.0]]),
-        "bias": torch.tensor([2.0, -3.0]),
-        "norm": torch.ones(2),
-    }
-    imposed = impose_signed_mask(initial, SIGNED_MASK)
+    assert torch.equal(method.masks_of(SIGNED_MASK, ["conv"])["conv"], MASKS["conv"])
+    conv = torch.tensor([[-7.0, 8.0], [-9.0, -4.0]])
+    imposed = method.impose_signed_mask(STATE | {"conv": conv, "bias": torch.tensor([2.0, -3.0])}, SIGNED_MASK)
     assert imposed["conv"].tolist() == [[0.0, -8.0], [-9.0, 4.0]]
     assert imposed["bias"].tolist() == [-2.0, 3.0]
     assert imposed["norm"].tolist() == [1.0, 1.0]
-
-
-def test_counting_sign_flips():
     reference = {"conv": torch.tensor([[-1.0, 2.0], [-3.0, 0.0]])}
-    assert count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
+    assert method.count_sign_flips(STATE, reference, MASKS) == 1  # the pruned one has flipped too and does not count
 
 
-def test_a_file_gives_back_what_was_saved(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
-    file = load_signed_mask(path)
+@pytest.fixture
+def path(tmp_path):
+    """A file of SIGNED_MASK."""
+    save_signed_mask(tmp_path / "signed_mask.npz", SIGNED_MASK, arch="toy", dataset="digits")
+    return tmp_path / "signed_mask.npz"
+
+
+def test_a_file_gives_back_what_was_saved(path):
+    file, first = load_signed_mask(path), path.read_bytes()
     assert_same(file.signed_mask, SIGNED_MASK)
     assert (file.arch, file.dataset) == ("toy", "digits")
-    first = path.read_bytes()
     save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
     assert path.read_bytes() == first
-
-
-def test_the_readme_s_loader_needs_only_numpy(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
-    code = re.search(r"```python\n(import numpy as np\n.*?)```", README.read_text(), re.DOTALL).group(1)
-    assert re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE) == ["numpy"]
-    namespace = {}
-    exec(code, namespace)
-    loaded = namespace["read_signed_mask"](path)
-    assert list(loaded) == ["conv", "bias"]
-    for name, signs in loaded.items():
-        assert signs.dtype == np.int8
-        assert np.array_equal(signs, SIGNED_MASK[name].numpy())
 
 
 def test_a_file_takes_about_its_information(tmp_path):
@@ -100,33 +67,27 @@ def test_a_file_takes_about_its_information(tmp_path):
     assert_same(load_signed_mask(path).signed_mask, signed_mask)
 
 
-def test_damaged_files_are_named(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    save_signed_mask(path, SIGNED_MASK, arch="toy", dataset="digits")
+def test_damaged_files_and_arrays_of_objects_are_refused(path):
     whole = path.read_bytes()
-    for damaged in (b"", b"nonsense", whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:]):
+    np.savez(path, format=np.array([{"a": 1}], dtype=object))
+    pickled = path.read_bytes()
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    single = path.read_bytes()
+    for damaged in (b"", b"nonsense", whole[: len(whole) // 2], whole[:200] + b"?" + whole[201:], pickled, single):
         path.write_bytes(damaged)
         with pytest.raises(FileError, match=r"signed_mask\.npz is damaged or no signed-mask file"):
             load_signed_mask(path)
-
-
-def test_an_array_of_objects_is_not_unpickled(tmp_path):
-    path = tmp_path / "signed_mask.npz"
-    np.savez(path, format=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(FileError):
-        load_signed_mask(path)
-    np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(FileError):
-        load_signed_mask(tmp_path / "single.npy")
 
 
 def test_the_mask_of_another_network_is_refused_by_tensor():
     blueprint = Blueprint("resnet20", "digits", 10, 1)
     shapes = blueprint.shapes(blueprint.signed)
     signed_mask = {name: torch.ones(shape, dtype=torch.int8) for name, shape in shapes.items()}
-    assert fit_signed_mask(SignedMaskFile(signed_mask, "resnet20", "digits"), blueprint, "some file") == signed_mask
+    file = method.SignedMaskFile(signed_mask, "resnet20", "digits")
+    assert method.fit_signed_mask(file, blueprint, "some file") == signed_mask
     del signed_mask["fc.weight"]
     signed_mask["fc.bias"] = signed_mask["fc.bias"][:9]
     difference = r"fc.weight is absent in the file and \(10, 64\) in the network; fc.bias is \(9,\) in the file"
     with pytest.raises(UserError, match=difference):
-        fit_signed_mask(SignedMaskFile(signed_mask, "resnet20", "digits"), blueprint, "some file")
+        method.fit_signed_mask(file, blueprint, "some file")

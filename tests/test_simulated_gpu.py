@@ -1,20 +1,18 @@
-"""The CUDA path on a machine without a GPU, by two stand-ins.
+"""The CUDA path on a machine without a GPU, by two stand-ins. What needs a real one is in test_fast_path.py and
+test_meter.py.
 
-Replayed graphs stand in for CUDA graphs. A capture writes down every operation with the tensors it was given, and a
-replay runs these operations again on the same tensors. They show that whatever changes from step to step (images, α,
-learning rate, masks, batch-norm statistics) is read from memory that stays in its place, that warm-up runs and
-captures leave no trace, and that one capture serves all stages. They cannot show that a real capture succeeds, that
-the memory of a graph is not read after it was used again, or anything about streams, kernels, rounding and speed.
+Replayed graphs stand in for CUDA graphs: a capture writes down every operation with the tensors it was given, and a
+replay runs them again on the same tensors. They show that whatever changes from step to step is read from memory that
+stays in its place, that warm-up runs and captures leave no trace, and that one capture serves all stages. They cannot
+show that a real capture succeeds, nor anything about a graph's memory, streams, kernels, rounding and speed.
 
 Fake tensors stand in for tensors on a GPU: they have a shape and a device, and no values. They show that a step mixes
-no devices, copies nothing between them, and never has the host wait for a value. They cannot show that any number is
-right.
-
-The tests that need a real GPU are in test_fast_path.py and test_meter.py, and are skipped without one.
+no devices, copies nothing between them, and never has the host wait for a value; not that any number is right.
 """
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -26,19 +24,9 @@ from data.augmentation import Augmentation
 from data.batches import evaluation_batches
 from data.dataset import Dataset, LabelledImages
 from models import build_network
-from tests.toy_training import (
-    DATASET,
-    RECIPE,
-    assert_equal_states,
-    assert_masked,
-    begin,
-    make_search,
-    make_trainer,
-    readable_training,
-    search,
-    train,
-)
-from tests.toys import EVERY_ARCH, TOY_NETWORKS, toy_dataset
+from tests import toy_training as toy
+from tests.commands import assert_equal_states
+from tests.toys import EVERY_ARCH, TOY_NETWORKS
 from utils.barriers.meter import PositionMeter
 from utils.method.network import Blueprint
 from utils.method.step import TrainingError
@@ -113,56 +101,34 @@ def replayed_graphs(monkeypatch):
         captured.append(graphed)
         original(graphed, arguments)
 
-    class Stream:
-        def wait_stream(self, other):
-            pass
-
     monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Stream", Mock)
+    monkeypatch.setattr(torch.cuda, "current_stream", Mock)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     return graphs
 
 
-@pytest.fixture
-def small_evaluations(monkeypatch):
-    """Whole evaluation batches, which are captured, of the few images here."""
-    for module in ("data.batches", "utils.training.trainer", "utils.barriers.meter"):
-        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 8)
-
-
 def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
-    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, and the smaller last batch
-    is trained too. The second stage is put where the first one was: fresh momentum, its own masks and ψ_init."""
-    trainer = make_trainer(GRAPH)
-    for seed in (1, 2):
-        begin(trainer, seed)
-        losses, expected = readable_training(seed)
-        assert train(trainer) == losses
-        assert_equal_states(trainer.network.state_dict(), expected)
-        assert_masked(trainer, seed)
+    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch is
+    trained too, and the second stage is put where the first one was."""
+    toy.assert_trains_as_the_readable_step(toy.make_trainer(GRAPH))
     assert len(replayed_graphs) == 1
 
 
 def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations):
     """Whole batches by the graph, the smaller last one as it is; the weights are read again at every replay."""
-    trainer = make_trainer(GRAPH)
+    trainer = toy.make_trainer(GRAPH)
     for epochs in (1, 2):
-        train(trainer, epochs=epochs)
-        batches = list(evaluation_batches(DATASET, DATASET.test))
+        toy.train(trainer, epochs=epochs)
+        batches = list(evaluation_batches(toy.DATASET, toy.DATASET.test))
         assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
         assert trainer.evaluate() == evaluate(trainer.network, batches)
     assert len(replayed_graphs) == 2  # the step's, and this one
-
-
-def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):
-    trainer = make_trainer(GRAPH)
-    train(trainer, epochs=1)
+    # A resumed momentum goes where the captured one is.
     buffers = momenta(trainer.optimizer)
-    saved = [buffer.clone() for buffer in buffers]
-    train(trainer, epochs=1)
+    saved = [torch.randn_like(buffer) for buffer in buffers]
     set_momenta(trainer.optimizer, saved)
     assert all(now is buffer for now, buffer in zip(momenta(trainer.optimizer), buffers, strict=True))
     assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))
@@ -170,9 +136,9 @@ def test_a_resumed_momentum_goes_where_the_captured_one_is(replayed_graphs):
 
 def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     """Freezing between replays counts, and one capture serves the searches of all levels."""
-    replayed, readable = make_search(GRAPH), make_search(Speed())
+    replayed, readable = toy.make_search(GRAPH), toy.make_search(Speed())
     for seed in (1, 2):
-        assert search(replayed, seed) == search(readable, seed)
+        assert toy.search(replayed, seed) == toy.search(readable, seed)
         assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
     assert len(replayed_graphs) == 1
 
@@ -185,34 +151,19 @@ def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
     ],
 )
 def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
-    """Nothing of one position is left in the next: two networks are measured in turn, twice. Two graphs serve all."""
-    torch.manual_seed(0)
-    ours, theirs, *others = (build() for _ in range(4))
-    states, dataset = [network.state_dict() for network in others], toy_dataset(count=20, size=size)
-    meters = [PositionMeter(ours, dataset, 8, speed=GRAPH), PositionMeter(theirs, dataset, 8)]
-    measured, expected = ([meter.measure(state) for state in (*states, *states)] for meter in meters)
-    for pair in zip(measured, expected, strict=True):
-        for evaluation, reference in zip(*pair, strict=True):
-            assert evaluation.accuracy == reference.accuracy
-            assert evaluation.loss == pytest.approx(reference.loss, rel=1e-4)
-    assert measured[:2] == measured[2:] != measured[::2]
-    for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+    toy.assert_positions_as_readable(build, GRAPH, size)
     assert len(replayed_graphs) == 2
 
 
 def test_a_failing_capture_says_what_to_do(replayed_graphs):
-    def function(images):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
     with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
-        Graphed(function, batch_size=2)(torch.ones(2, 2))
+        Graphed(lambda images: images.sum().item(), batch_size=2)(torch.ones(2, 2))  # which a capture does not allow
 
 
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
     with pytest.raises(TrainingError, match=r"does not give what its step gives: do without \(--no-cuda-graph"):
-        train(make_trainer(GRAPH))
+        toy.train(toy.make_trainer(GRAPH))
 
 
 @pytest.fixture
@@ -281,9 +232,9 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
     batch = [torch.empty(size, dtype=torch.int64, device=fake_cuda) for size in ((8,), (8, 5))]
     blueprint, tally, alpha = Blueprint(arch, "toy", 4, 3), Tally(fake_cuda), torch.empty((), device=fake_cuda)
     initial, speed = blueprint.initialize(0), Speed("bf16")
-    subnetwork = SubnetworkTrainer(blueprint, dataset, RECIPE, speed, blueprint.learnable)
+    subnetwork = SubnetworkTrainer(blueprint, dataset, toy.RECIPE, speed, blueprint.learnable)
     subnetwork.begin(initial, blueprint.dense_masks(), {name: initial[name] for name in blueprint.norms})
-    search_trainer = SearchTrainer(blueprint, dataset, RECIPE, speed)
+    search_trainer = SearchTrainer(blueprint, dataset, toy.RECIPE, speed)
     search_trainer.begin(initial, seed=1, penalty=1e-4)
     for trainer in (subnetwork, search_trainer):
         rate_tensor(trainer.optimizer, fake_cuda)

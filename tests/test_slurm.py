@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.commands import command
+from tests.commands import command, output_of
 from tests.test_scripts import project  # noqa: F401
 
 CONFIGURATION = """
@@ -91,21 +91,18 @@ def test_a_killed_and_requeued_task_goes_on(project, cluster):  # noqa: F811
     requeued; then the figure is drawn by the last job."""
     submit = ("bash", "script/slurm.sh", "script/paper/figure3.sh", "--seeds", "1", "--levels", "10", "--", "-c", "1")
     small = {"SCALE": "small", "FLAGS": FLAGS, **cluster}
-    result = command(*submit, cwd=project, **small)
-    assert result.returncode == 0, result.stderr
-    assert "submitted 7 commands" in result.stdout, result.stdout
-    first_job = result.stdout.split("(jobs ")[1].split()[0]
+    submitted = output_of(*submit, cwd=project, **small)
+    assert "submitted 7 commands" in submitted, submitted
+    first_job = submitted.split("(jobs ")[1].split()[0]
     runs = project / "runs" / "small"
     level = runs / "digits_resnet20_lrr_seed1" / "level_01"
     wait_until(lambda: (level / "metrics.csv").exists())
     assert not (level / "network.pt").exists()
-    result = command("scontrol", "requeue", f"{first_job}_1", **cluster)  # kills its processes
-    assert result.returncode == 0, result.stderr
+    output_of("scontrol", "requeue", f"{first_job}_1", **cluster)  # kills its processes
     wait_until(lambda: not command("squeue", "-h", **cluster).stdout.strip(), 600)
     figure = runs / "figures" / "figure3"
     assert (figure / "figure3.png").stat().st_size > 10_000
     (logs,) = (project / "runs" / "slurm").iterdir()
     assert (logs / f"{first_job}_1.log").read_text().count("stages are finished") == 2  # it was started twice
     assert "missing" not in (logs / "finish.log").read_text()
-    again = command(*submit, cwd=project, **small)
-    assert "submitted 0 commands (jobs none)" in again.stdout
+    assert "submitted 0 commands (jobs none)" in output_of(*submit, cwd=project, **small)

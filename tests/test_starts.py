@@ -54,20 +54,14 @@ def values(state):
     return [pytest.approx(state[name].tolist()) for name in PARTS]
 
 
-@pytest.mark.parametrize("start", EXPECTED)
+@pytest.mark.parametrize("start", [*EXPECTED, *EXPECTED_MAGNITUDES])
 def test_a_start_takes_what_it_says(start):
+    """If signs are drawn, in magnitude."""
     began, masks = begin(start)
-    assert list(EXPECTED[start]) == values(began)
+    if start in EXPECTED_MAGNITUDES:
+        began = {name: tensor if name in NORMS else tensor.abs() for name, tensor in began.items()}
+    assert list((EXPECTED | EXPECTED_MAGNITUDES)[start]) == values(began)
     assert masks["conv"].tolist() == ([True] * 4 if start == "dense" else MASKS["conv"].tolist())
-
-
-@pytest.mark.parametrize("start", EXPECTED_MAGNITUDES)
-def test_drawn_signs_change_no_magnitude(start):
-    began, masks = begin(start)
-    assert list(EXPECTED_MAGNITUDES[start]) == values(
-        {name: tensor if name in NORMS else tensor.abs() for name, tensor in began.items()}
-    )
-    assert masks["conv"].tolist() == MASKS["conv"].tolist()
 
 
 def test_a_shuffled_mask_leaves_three_of_four_at_drawn_places():
@@ -79,10 +73,6 @@ def test_a_shuffled_mask_leaves_three_of_four_at_drawn_places():
         assert values(began)[1:] == [[5, -6], [1, 1], [0, 0], [0, 0]]
         drawn.add(tuple(masks["conv"].tolist()))
     assert len(drawn) == 4
-
-
-def test_every_start_is_tested_here():
-    assert {*EXPECTED, *EXPECTED_MAGNITUDES, "shuffled-mask"} == set(STARTS)
 
 
 def test_drawn_signs_are_half_and_half_and_repeatable():
@@ -120,7 +110,8 @@ def test_a_start_needs_only_what_it_says(start):
     assert matters == STARTS[start].new_initialization
 
 
-def test_nothing_given_is_changed():
+def test_every_start_is_tested_here_and_changes_nothing_that_it_is_given():
+    assert {*EXPECTED, *EXPECTED_MAGNITUDES, "shuffled-mask"} == set(STARTS)
     before = {word: {name: tensor.clone() for name, tensor in state.items()} for word, state in SOURCES.items()}
     for start in STARTS:
         for tensor in begin(start)[0].values():

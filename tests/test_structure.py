@@ -1,4 +1,5 @@
-"""The shape of the project: who may import whom, who reads command lines, and which libraries it needs."""
+"""The shape of the project: who may import whom, who reads command lines, which libraries it needs, and the README's
+tables of methods and starts."""
 
 import ast
 import re
@@ -8,6 +9,8 @@ from graphlib import TopologicalSorter
 import pytest
 
 from tests.commands import PROJECT
+from utils.method.methods import METHODS
+from utils.method.starts import NONE, STARTS
 
 PROGRAMS = ("main", "report", "calculate_error_barrier", "data.preprocess_tiny_imagenet")
 # From the ground up. A module imports from its own room and from lower floors.
@@ -71,3 +74,15 @@ def test_requirements_name_every_library():
     used = {name.split(".")[0] for module in MODULES for name in imported(module)}
     own = {name.split(".")[0] for name in MODULES}
     assert used - sys.stdlib_module_names - own - {"PIL"} <= required  # torchvision requires PIL
+
+
+def test_the_tables_of_methods_and_starts_are_the_code_s():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    methods = ["| `--method` | what a level does, once its smallest weights are pruned |", "|---|---|"]
+    methods += [f"| `{name}` | {method.description} |" for name, method in METHODS.items() if name != "signed_mask"]
+    starts = ["| `--start` | begins at | mask | signs | magnitudes | ψ |", "|---|---|---|---|---|---|"]
+    for name, start in STARTS.items():
+        mask = "" if start.mask == NONE else start.mask
+        starts.append(f"| `{name}` | {start.formula} | {mask} | {start.signs} | {start.magnitudes} | {start.norms} |")
+    for table in (methods, starts):
+        assert "\n".join(table) in readme, "put this table into README.md:\n" + "\n".join(table)

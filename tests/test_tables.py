@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.commands import finish
+from tests.commands import cells_of, finish_final
 from utils.errors import UserError
 from utils.files import write_json
-from utils.results.tables import collect_results, dense_deviation, markdown_table, paired_rows, summary_rows
+from utils.results.tables import collect_results, dense_deviation, markdown_table, rows_of_twins, summary_rows
 from utils.runs.records import Record, Records
-from utils.runs.run import open_run_folder
+from utils.runs.run import FinalTraining, open_run_folder
 
 
 def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=None):
@@ -15,25 +15,13 @@ def make_run(folder, method, seed, accuracies, lr=0.1, init_seed=2, order_seed=N
     settings = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": seed, "lr": lr}
     open_run_folder(folder, settings, {})
     for start, accuracy in accuracies.items():
-        finish(
-            folder / "final" / f"level_11_{start}_seed{order_seed or init_seed}",
-            **{"dataset": "digits", "arch": "resnet20", "method": method, "kind": "final", "start": start},
-            level=None if start == "dense" else 11,
-            init_seed=init_seed,
-            order_seed=order_seed or init_seed,
-            remaining_ratio=1.0 if start == "dense" else 0.0859,
-            test_accuracy=accuracy,
-            test_error=100 - accuracy,
-        )
+        level, ratio = (None, 1.0) if start == "dense" else (11, 0.0859)
+        finish_final(folder, method, FinalTraining(start, level, init_seed, order_seed or init_seed), accuracy, ratio)
     return folder
 
 
 def rows_of(*runs):
     return summary_rows(collect_results([Record(run) for run in runs]))
-
-
-def cells_of(table):
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
 def test_mean_and_deviation_by_hand(tmp_path):
@@ -71,14 +59,8 @@ def test_epsilon_is_the_deviation_of_dense_networks_trained_alike(tmp_path):
     (tmp_path / "stranger").mkdir()
     write_json(tmp_path / "stranger" / "config.json", {"settings": "of another program"})
     records, settings = Records().below(tmp_path), Record(tmp_path / "dense1").settings
-    assert dense_deviation(records, settings) == (2.0, "deviation of 3 dense networks")
-    assert dense_deviation(records, settings | {"lr": 0.2}) == (None, "no dense networks")
-
-
-def test_runs_with_other_settings_are_not_averaged(tmp_path):
-    runs = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
-    with pytest.raises(UserError, match=r"cannot be averaged .*\(aws\): --lr 0.2 \(there: 0.1\)"):
-        rows_of(*runs)
+    assert dense_deviation(records, settings, "fp32") == (2.0, "deviation of 3 dense networks, fp32")
+    assert dense_deviation(records, settings | {"lr": 0.2}, "fp32") == (None, "no dense networks")
 
 
 def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
@@ -98,22 +80,24 @@ def test_paired_differences_by_hand(tmp_path):
         for seed, accuracy in enumerate(accuracies):
             make_run(tmp_path / name / f"aws{seed}", "aws", seed, {"signs": accuracy})
     make_run(tmp_path / "a" / "alone", "aws", 9, {"signs": 50.0})
-    (row,) = paired_rows(*(Records().below(tmp_path / name) for name in "ab"))
+    (row,) = rows_of_twins(*(Records().below(tmp_path / name) for name in "ab"))
     assert (row["first %"], row["second %"]) == ("80.00 ± 10.00", "81.00 ± 11.14")
     assert (row["paired difference"], row["n"], row["pairs"]) == ("1.00 ± 2.00", 3, 3)
     # A run's second pair: +3, so 2 on average.
     make_run(tmp_path / "a" / "aws0", "aws", 0, {"signs": 70.0}, order_seed=5)
     make_run(tmp_path / "b" / "aws0", "aws", 0, {"signs": 73.0}, order_seed=5)
-    (row,) = paired_rows(*(Records().below(tmp_path / name) for name in "ab"))
+    (row,) = rows_of_twins(*(Records().below(tmp_path / name) for name in "ab"))
     assert (row["paired difference"], row["n"], row["pairs"]) == ("1.33 ± 2.08", 3, 4)
     with pytest.raises(UserError, match="no final training was made in both folders"):
-        paired_rows(Records().below(tmp_path / "a"), [])
+        rows_of_twins(Records().below(tmp_path / "a"), [])
 
 
-def test_a_dense_network_counts_once_and_only_with_its_like(tmp_path):
+def test_a_dense_network_counts_once_and_other_settings_are_not_averaged(tmp_path):
     runs = [make_run(tmp_path / name, method, 1, {"dense": 90.0}) for name, method in (("a", "dense"), ("b", "lrr"))]
     (row,) = rows_of(*runs)
     assert (row["test accuracy %"], row["n"]) == ("90.00", 1)
-    runs.append(make_run(tmp_path / "c", "aws", 1, {"dense": 80.0}, lr=0.2))
-    with pytest.raises(UserError, match=r"cannot be averaged .*\(dense networks\): --lr 0.2 \(there: 0.1\)"):
-        rows_of(*runs)
+    others = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}, lr) for name, lr in (("c", 0.1), ("d", 0.2))]
+    other_dense = make_run(tmp_path / "e", "aws", 1, {"dense": 80.0}, 0.2)
+    for compared, kind in ((others, "aws"), ([*runs, other_dense], "dense networks")):
+        with pytest.raises(UserError, match=rf"cannot be averaged .*\({kind}\): --lr 0.2 \(there: 0.1\)"):
+            rows_of(*compared)

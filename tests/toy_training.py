@@ -1,12 +1,16 @@
 """A small training in two ways: by a Trainer, and by the readable step alone with nothing of a Trainer around it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.batches import draw_epoch, make_batch
+from tests.commands import assert_equal_states
 from tests.toys import toy_dataset
+from utils.barriers.meter import PositionMeter
 from utils.method.gem_miner import signed_constants
 from utils.method.network import Blueprint, State
 from utils.method.pruning import Masks
@@ -17,6 +21,7 @@ from utils.training.trainer import SearchTrainer, SubnetworkTrainer, Trainer
 
 CPU = torch.device("cpu")
 BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
+CONSTANTS = signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms)
 DATASET = toy_dataset(count=36, size=8, classes=4)
 BATCH_SIZE = 8  # an epoch ends with a batch of 4
 RECIPE = Recipe(BATCH_SIZE, momentum=0.9, weight_decay=5e-4)
@@ -65,7 +70,7 @@ def make_search(speed: Speed) -> SearchTrainer:
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
     """Gem-Miner's: two epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
-    trainer.begin(signed_constants(BLUEPRINT.initialize(1), BLUEPRINT.scored, BLUEPRINT.norms), seed, 1e-4)
+    trainer.begin(CONSTANTS, seed, 1e-4)
     set_rate(trainer.optimizer, 0.05)
     losses = []
     for epoch in range(2):
@@ -93,10 +98,36 @@ def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], Stat
     return losses, network.state_dict()
 
 
-def assert_equal_states(ours: State, expected: State) -> None:
-    assert ours.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(ours[name], tensor), name
+def assert_trains_as_the_readable_step(trainer: SubnetworkTrainer) -> None:
+    """To the last bit, and in a second stage too: nothing of the first is left, neither momentum, masks nor ψ_init."""
+    for seed in (1, 2):
+        begin(trainer, seed)
+        losses, expected = readable_training(seed)
+        assert train(trainer) == losses
+        assert_equal_states(trainer.network.state_dict(), expected)
+        assert_masked(trainer, seed)
+
+
+def two_positions(build: Callable, speed: Speed, size: int = 4, device: str = "cpu") -> tuple[list, nn.Module]:
+    """Measure two networks in turn, each twice, by one meter in batches of 8, the last one of 4; what it found, and
+    its own network."""
+    torch.manual_seed(0)
+    states, dataset = [build().state_dict() for _ in range(2)], toy_dataset(count=20, size=size).to(device)
+    meter = PositionMeter(build(), dataset, 8, speed=speed)
+    return [evaluation for state in (*states, *states) for evaluation in meter.measure(state)], meter.network
+
+
+def assert_positions_as_readable(build: Callable, speed: Speed, size: int = 4) -> None:
+    """To rounding. Nothing of one position is left in the next, and nothing is dropped."""
+    measured, network = two_positions(build, speed, size)
+    assert measured[:4] == measured[4:]
+    assert measured[:2] != measured[2:4]
+    expected, readable = two_positions(build, Speed(), size)
+    for ours, theirs in zip(measured, expected, strict=True):
+        assert (ours.accuracy, ours.loss) == (theirs.accuracy, pytest.approx(theirs.loss, rel=1e-4))
+    for name, tensor in readable.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+    assert all(module.momentum == 0.1 for module in network.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def assert_masked(trainer: SubnetworkTrainer, seed: int = 1) -> None:

@@ -20,23 +20,15 @@ class ToyNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(1, 2, 2, bias=True)
-        self.norm = nn.BatchNorm2d(2)
-        self.hidden = nn.Linear(2, 2)
-        self.fc = nn.Linear(2, 2)
+        self.conv, self.norm = nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2)
+        self.hidden, self.fc = nn.Linear(2, 2), nn.Linear(2, 2)
         with torch.no_grad():
-            self.conv.weight.copy_(counting(8).view(2, 1, 2, 2))
-            self.hidden.weight.copy_(10 + counting(4).abs().view(2, 2))
+            self.conv.weight.copy_(torch.tensor([1.0, -2, 3, -4, 5, -6, 7, -8]).view(2, 1, 2, 2))
+            self.hidden.weight.copy_(torch.tensor([[11.0, 12], [13, 14]]))
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.norm(self.conv(images)).relu().mean(dim=(2, 3))
         return self.fc(self.hidden(out).relu())
-
-
-def counting(count: int) -> Tensor:
-    """1, −2, 3, −4 .. ``count``"""
-    numbers = torch.arange(1.0, count + 1)
-    return numbers * torch.where(numbers % 2 == 0, -1.0, 1.0)
 
 
 def toy_dataset(count: int = 20, size: int = 4, channels: int = 1, classes: int = 2) -> Dataset:

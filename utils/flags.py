@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from data import DATASETS
+from data.batches import count_batches
 from models import ARCHITECTURES
 from utils.errors import UserError, refuse
 from utils.method.gem_miner import freeze_rate
 from utils.method.methods import INITIALIZATION, METHODS
+from utils.method.signed_mask import has_values
 from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER, NOT_FLAGS
 from utils.runs.run import FinalTraining, Level
@@ -19,8 +21,28 @@ from utils.training.devices import PRECISIONS
 
 # The flags that decide the results; another value of one of them is another run.
 SETTINGS = (
-    *("dataset", "arch", "method", "seed", "train_images_per_class", "warmup_epochs", "level_epochs", "prune_rate"),
-    *("pruning_schedule", "rewind_epoch", "alpha_range", "final_epochs", "decays_at", "lr", "momentum"),
+    *(
+        "dataset",
+        "arch",
+        "method",
+        "seed",
+        "train_images_per_class",
+        "pixels",
+        "warmup_epochs",
+        "level_epochs",
+        "prune_rate",
+    ),
+    *(
+        "pruning_schedule",
+        "rewind_epoch",
+        "rewind_norms",
+        "alpha_range",
+        "alpha_per_layer",
+        "final_epochs",
+        "decays_at",
+        "lr",
+        "momentum",
+    ),
     *("weight_decay", "batch_size", "search_lr", "score_penalty"),
 )
 
@@ -103,6 +125,7 @@ def add_run_flags(add: Callable) -> None:
         help="; ".join(f"{name}: {METHODS[name].description}" for name in typed_methods))
     add("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
     add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
+    add("--pixels", type=POSITIVE, metavar="N", help="make the images smaller, N pixels a side")
 
 
 def add_pruning_flags(add: Callable) -> None:
@@ -116,6 +139,8 @@ def add_pruning_flags(add: Callable) -> None:
         "final training (classic LRR and IMP, for which a level has as many epochs as a final training)")
     add("--rewind-epoch", type=COUNT, metavar="EPOCH",
         help="with --method wr, the epoch of the warm-up to whose end the weights go back (default: its last)")
+    add("--rewind-norms", action="store_true", default=None, help="set ψ back to ψ_init at every level")
+    add("--alpha-per-layer", action="store_true", default=None, help="AWS draws an α for every layer, not one for all")
     add("--alpha-range", type=SHARE, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="of AWS's uniform α")
 
 
@@ -165,6 +190,7 @@ def add_machine_flags(add: Callable) -> None:
     add("--share", action="store_true",
         help="share the run with other processes: leave to them what they work on, but wait for levels that a final "
         "training needs")
+    add("--test-every", type=POSITIVE, default=1, metavar="EPOCHS", help="evaluate a network in training this often")
     add("--checkpoint-seconds", type=NOT_NEGATIVE, default=60.0, help="least time between two saves inside a stage")
 
 
@@ -214,6 +240,10 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--method gm searches for a mask: --final-levels counts from 1")
     if method.searches:
         freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises if a search is too short
+    if args.alpha_per_layer and not method.interpolates:
+        raise UserError("--alpha-per-layer goes with --method aws: the others draw no α")
+    if args.rewind_norms and (method.searches or not method.prunes):
+        raise UserError("--rewind-norms needs levels: choose --method lrr, aws, imp or wr")
     if args.rewind_epoch is not None and args.method != "wr":
         raise UserError("--rewind-epoch: only weight rewinding (--method wr) goes back to an epoch of choice")
     if args.rewind_epoch is not None and args.rewind_epoch > args.warmup_epochs:
@@ -243,13 +273,9 @@ def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
     flags = []
     for name, value in settings.items():
         if value is not None and name not in NOT_FLAGS:
-            flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
     return flags
-
-
-def has_values(signed_mask: Path) -> bool:
-    """Whether --signed-mask names a network and not its signs alone."""
-    return signed_mask.suffix == ".pt"
 
 
 def score_penalty(args: argparse.Namespace, level: int) -> float:
@@ -301,3 +327,14 @@ def describe_work(args: argparse.Namespace) -> str:
     if levels:
         parts.append(f"{len(levels) - levels.count(0)} levels x {args.level_epochs}")
     return " + ".join([*parts, f"{len(planned_finals(args))} final trainings x {args.final_epochs}"])
+
+
+def describe_clock(args: argparse.Namespace, images: int) -> str:
+    """How often weight decay could have replaced ψ by the end of the last level: steps · lr/(1 − momentum) · weight
+    decay. LRR's ψ can leave ψ_init only if this is well above 1; empty without levels."""
+    if not METHODS[args.method].prunes or METHODS[args.method].searches or args.momentum == 1:
+        return ""
+    epochs = sum(level_epochs(args, level.level) for level in planned_levels(args))
+    clock = epochs * count_batches(images, args.batch_size) * args.lr / (1 - args.momentum) * args.weight_decay
+    slow = ", below 5: LRR's ψ hardly leaves ψ_init, so that little can tell LRR from AWS" if clock < 5 else ""
+    return f"; clock of ψ {clock:.1f}{slow}"

@@ -1,6 +1,6 @@
 """AWS: random interpolation of the normalization parameters with their initial values (equation 2)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +34,28 @@ def initial_normalization(network: nn.Module) -> dict[str, Tensor]:
 def interpolate_normalization(
     current: Mapping[str, Tensor], initial: Mapping[str, Tensor], alpha: Tensor
 ) -> dict[str, Tensor]:
-    """(ψ, ψ_init)_α = α·ψ + (1−α)·ψ_init by name, equation 2; ``alpha`` is a 0-d tensor, one for all layers.
+    """(ψ, ψ_init)_α = α·ψ + (1−α)·ψ_init by name, equation 2; ``alpha`` is a 0-d tensor, one for all layers, or has one
+    for each of ``layers_of(initial)``.
 
     Nothing is stored in the network: the caller passes the result to ``torch.func.functional_call``, so α cannot leak
     into evaluation or a checkpoint. At α = 1 the result equals ψ bit for bit.
     """
-    return {name: torch.lerp(initial[name], current[name], alpha) for name in initial}
+    layers = layers_of(initial)
+    of_layer = dict(zip(layers, alpha.unbind() if alpha.dim() else [alpha] * len(layers), strict=True))
+    return {name: torch.lerp(initial[name], current[name], of_layer[_layer(name)]) for name in initial}
 
 
-def draw_alphas(count: int, alpha_range: tuple[float, float], seed: int) -> Tensor:
-    """One α ~ U(low, high) per step of an epoch: float32 (count,)."""
+def layers_of(norms: Iterable[str]) -> list[str]:
+    """The normalization layers that ψ belongs to, by name."""
+    return list(dict.fromkeys(map(_layer, norms)))
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def draw_alphas(count: int, alpha_range: Sequence[float], seed: int, layers: int | None = None) -> Tensor:
+    """One α ~ U(low, high) per step of an epoch, float32 (count,); for one a layer, (count, layers)."""
     low, high = alpha_range
-    uniform = torch.rand(count, generator=torch.Generator().manual_seed(seed))
-    return low + (high - low) * uniform
+    shape = (count,) if layers is None else (count, layers)
+    return low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.files import FileError, check_entries, naming_damage, write
-from utils.method.network import Blueprint
+from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
 
 SignedMask = dict[str, Tensor]
@@ -155,6 +155,25 @@ def _read_bits(archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:
     if plane.dtype != np.uint8 or plane.shape != (size,):
         raise ValueError(f"its {key} is not the {size} bytes of {count} bits")
     return np.unpackbits(plane, count=count)
+
+
+def has_values(path: Path) -> bool:
+    """Whether a file is a network, which has more than its signs."""
+    return path.suffix == ".pt"
+
+
+def load_subnetwork(path: Path, blueprint: Blueprint) -> tuple[State, SignedMask]:
+    """The values and the signed mask of a ``network.pt``, or no values and a signed-mask file's, for a network.
+
+    From another data set they come without the classifier. Raises FileError.
+    """
+    if not has_values(path):
+        return {}, fit_signed_mask(load_signed_mask(path, blueprint), blueprint, str(path))
+    found, content = load_network(path)
+    signs = extract_signed_mask(content["model"], content["masks"], found.signed)
+    signed_mask = fit_signed_mask(SignedMaskFile(signs, found.arch, found.dataset), blueprint, str(path))
+    fresh = signs.keys() - signed_mask.keys()
+    return {name: value for name, value in content["model"].items() if name not in fresh}, signed_mask
 
 
 def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> SignedMask:

@@ -1,14 +1,15 @@
-"""The paper's comparisons between final trainings of one run (figures 2, 3 and 6, b and c), by name."""
+"""The paper's comparisons between networks of one run (figures 2, 3 and 6, b and c), and controls, by name."""
 
 from dataclasses import dataclass
 
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.runs.run import FinalTraining
+from utils.runs.run import FinalTraining, Level
 
 LINEAR_MODE_CONNECTIVITY = "linear mode connectivity"
 NOISE_STABILITY = "SGD-noise stability"
 NOISE_AND_INITIALIZATION = "stability against SGD noise and initialization"
+VALLEY = "valley of ψ"
 SOLUTION = "solution"  # stands for the start of the method's solution
 
 
@@ -24,9 +25,11 @@ class Comparison:
     same_order: bool
     same_initialization: bool
 
-    def trainings(self, method: str, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining]:
+    def stages(self, method: str, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining] | tuple[Level]:
         """The two trainings in a run of ``--seed`` ``run_seed``. They have its default final seed; what has to differ
-        in the second one has the seed after it."""
+        in the second one has the seed after it. For the valley, the level itself, whose path leads from ψ to ψ_init."""
+        if self.panel == VALLEY:
+            return (Level(level),)
         seed = run_seed + 1
 
         def training(start: str, init_seed: int, order_seed: int) -> FinalTraining:
@@ -39,9 +42,15 @@ class Comparison:
 
 
 COMPARISONS = {
+    "valley": Comparison("subnetwork from ψ to ψ_init", VALLEY, "subnetwork", "subnetwork", True, True),
     "lmc-signs": Comparison("signs to solution", LINEAR_MODE_CONNECTIVITY, "signs", SOLUTION, True, True),
     "lmc-signs-keep-norms": Comparison(
         "signs keeping ψ to solution", LINEAR_MODE_CONNECTIVITY, "signs-keep-norms", SOLUTION, True, True
+    ),
+    # Controls: how much of the connection is the mask's alone, or that of any signs.
+    "lmc-mask": Comparison("mask to solution", LINEAR_MODE_CONNECTIVITY, "mask", SOLUTION, True, True),
+    "lmc-random-signs": Comparison(
+        "random signs to solution", LINEAR_MODE_CONNECTIVITY, "random-signs", SOLUTION, True, True
     ),
     "noise-signs": Comparison("signs", NOISE_STABILITY, "signs", "signs", False, True),
     "noise-subnetwork": Comparison("solution", NOISE_STABILITY, SOLUTION, SOLUTION, False, True),

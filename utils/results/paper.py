@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.results.comparisons import Comparison
+from utils.results.comparisons import VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
 from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
 from utils.results.tables import (
     Entry,
     Experiment,
+    Item,
     count_of,
     dense_deviation,
     grouped,
@@ -37,20 +38,25 @@ class MeasuredComparison:
     remaining_ratio: float
     reference: bool
     planned_trials: int
-    summaries: tuple[dict, ...]
+    summaries: Mapping[int, dict]  # by the run's seed
 
     @property
     def label(self) -> str:
         setting = f", {self.experiment.setting}" * bool(self.experiment.setting)
-        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}"
+        kind = f" ({self.comparison.panel})" * self.reference
+        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}{kind}"
 
     @property
     def epsilon(self) -> float | None:
-        return self.summaries[0]["epsilon"] if self.summaries else None
+        return next((summary["epsilon"] for summary in self.summaries.values()), None)
 
     @property
     def heights(self) -> list[float]:
-        return [summary["barrier"] for summary in self.summaries]
+        return list(self.by_seed().values())
+
+    @property
+    def is_valley(self) -> bool:
+        return self.comparison.panel == VALLEY
 
     @property
     def connected(self) -> int | None:
@@ -65,11 +71,25 @@ class MeasuredComparison:
     def counted(self) -> str:
         return count_of(len(self.summaries), self.planned_trials)
 
-    def curve(self, styles: Styles) -> Curve:
-        """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have."""
-        errors = [{row["alpha"]: row["test_error"] for row in summary["positions"]} for summary in self.summaries]
-        alphas = sorted(set.intersection(*map(set, errors))) if errors else []
-        values = [[trial[alpha] - (trial[0] + trial[1]) / 2 for trial in errors] for alpha in alphas]
+    def trials(self, measure: str) -> list[dict[float, float]]:
+        """``measure`` of each trial at every α, such as "test_error"."""
+        return [{row["alpha"]: row[measure] for row in summary["positions"]} for summary in self.summaries.values()]
+
+    def by_seed(self) -> dict[int, float]:
+        """Each trial's number: its barrier; for the valley, the test error at ψ_init minus that at ψ."""
+        if not self.is_valley:
+            return {seed: summary["barrier"] for seed, summary in self.summaries.items()}
+        return {
+            seed: trial[0] - trial[1] for seed, trial in zip(self.summaries, self.trials("test_error"), strict=True)
+        }
+
+    def curve(self, styles: Styles, measure: str = "test_error") -> Curve:
+        """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have. In
+        the valley, the measure itself."""
+        trials = self.trials(measure)
+        alphas = sorted(set.intersection(*map(set, trials))) if trials else []
+        base = [0.0 if self.is_valley else (trial[0] + trial[1]) / 2 for trial in trials]
+        values = [[trial[alpha] - own for trial, own in zip(trials, base, strict=True)] for alpha in alphas]
         return Curve(self.label, alphas, values, styles[style_key(self.experiment)])
 
 
@@ -78,7 +98,7 @@ def style_key(experiment: Experiment) -> tuple[str, str, str]:
     return experiment.method, experiment.start, experiment.setting
 
 
-def by_precision(experiment: Experiment, found: Sequence[tuple[str, dict]]) -> dict[Experiment, list[dict]]:
+def by_precision(experiment: Experiment, found: Sequence[tuple[str, Item]]) -> dict[Experiment, list[Item]]:
     """What was found of an experiment, apart for each precision; the experiment alone if nothing was."""
     precisions = grouped(found, lambda item: item[0])
     return {
@@ -113,21 +133,25 @@ def collect_comparisons(
     """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was."""
 
     def key(barrier: PlannedBarrier) -> Hashable:
-        experiment = Experiment.of(barrier.run.settings, barrier.first.start, barrier.first.level, None, by)
-        return experiment, barrier.comparison, barrier.run.planned_ratio(barrier.first.level), barrier.reference
+        experiment = Experiment.of(barrier.run.settings, barrier.start, barrier.level, None, by)
+        return experiment, barrier.comparison, barrier.run.planned_ratio(barrier.level), barrier.reference
 
     compared = []
     for (experiment, *rest), barriers in grouped(plan.barriers, key).items():
         summaries = [(barrier, summary_of(barrier)) for barrier in barriers]
-        found = [(precision_of_ends(records, barrier), summary) for barrier, summary in summaries if summary]
+        found = [
+            (precision_of_ends(records, barrier), (barrier.run.settings["seed"], summary))
+            for barrier, summary in summaries
+            if summary
+        ]
         for own, measured in by_precision(experiment, found).items():
-            compared.append(MeasuredComparison(own, *rest, len(barriers), tuple(measured)))
+            compared.append(MeasuredComparison(own, *rest, len(barriers), dict(measured)))
     return compared
 
 
 def precision_of_ends(records: Records, barrier: PlannedBarrier) -> str:
     results = records.of(barrier.run.folder).results
-    return " and ".join(sorted({precision_of(results[end.stage]) for end in (barrier.first, barrier.second)}))
+    return " and ".join(sorted({precision_of(results[stage.stage]) for stage in barrier.stages}))
 
 
 def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
@@ -161,7 +185,12 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
     several = len({row.experiment.level for row in comparisons}) > 1
     for kind in kinds:
         rows = [row for row in comparisons if row.reference or row.comparison.panel == kind]
-        if several:
+        if kind == VALLEY:
+            rows = [row for row in rows if row.is_valley]
+            for measure, unit in (("test_error", "test error (%)"), ("test_loss", "test loss")):
+                curves = [row.curve(styles, measure) for row in rows]
+                panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
+        elif several:
             curves = barrier_curves(rows, styles)
             panels.append(Panel(kind, "remaining ratio", "error barrier (points)", curves, shrinking=True))
         else:
@@ -326,7 +355,7 @@ def describe_plan(plan: Plan) -> list[str]:
         starts = " ".join(dict.fromkeys(final.start for final in run.finals))
         lines.append(f"{METHODS[run.method].label}: {starts}" + f", level {levels}" * bool(levels))
     for comparison, barriers in grouped(plan.barriers, lambda barrier: barrier.comparison).items():
-        levels = " ".join(dict.fromkeys(str(barrier.first.level) for barrier in barriers))
+        levels = " ".join(dict.fromkeys(str(barrier.level) for barrier in barriers))
         measured = sum(barrier.file.exists() for barrier in barriers)
         lines.append(
             f"{len(barriers)} error barriers, {measured} measured: {comparison.panel} of {comparison.title}, "

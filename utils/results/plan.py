@@ -14,7 +14,7 @@ from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS, Comparison
 from utils.results.tables import grouped
 from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, differences, is_finished
-from utils.runs.run import FinalTraining
+from utils.runs.run import FinalTraining, Level
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -69,21 +69,35 @@ class PlannedRun:
 
 @dataclass(frozen=True, eq=False)
 class PlannedBarrier:
-    """One comparison of two final trainings of one run. ``reference``: whether every panel of barriers shows it."""
+    """One comparison of two networks of one run. ``reference``: whether every panel of barriers shows it."""
 
     run: PlannedRun
-    comparison: Comparison
+    name: str
     reference: bool
-    first: FinalTraining
-    second: FinalTraining
+    stages: tuple[FinalTraining | Level, ...]
 
     @property
-    def ends(self) -> tuple[Path, Path]:
-        return self.run.folder / self.first.stage, self.run.folder / self.second.stage
+    def comparison(self) -> Comparison:
+        return COMPARISONS[self.name]
+
+    @property
+    def level(self) -> int:
+        return self.stages[0].level
+
+    @property
+    def start(self) -> str:
+        """Of the path's first network."""
+        return self.stages[0].start if isinstance(self.stages[0], FinalTraining) else self.comparison.first
+
+    @property
+    def ends(self) -> tuple[Path, ...]:
+        """Folders of the networks; one if the other end is its own with ψ_init."""
+        return tuple(self.run.folder / stage.stage for stage in self.stages)
 
     @property
     def file(self) -> Path:
-        labels = [f"{self.run.folder.name}-{final.name}" for final in (self.first, self.second)]
+        labels = [f"{self.run.folder.name}-{end.name}" for end in self.ends]
+        labels += [f"{labels[0]}-initial_norms"] * (len(labels) == 1)
         return self.run.folder.parent / BARRIERS_FOLDER / "--".join(labels) / SUMMARY_FILE
 
     @property
@@ -146,7 +160,10 @@ class Plan:
     def commands_of_barriers(self) -> list[tuple[str, ...]]:
         """The arguments of calculate_error_barrier.py for what is not measured and can be."""
         missing = [barrier for barrier in self.missing_barriers() if barrier.is_measurable]
-        return [(*map(str, barrier.ends), *barrier.run.places) for barrier in missing]
+        return [
+            (*["--normalization-path"] * (len(barrier.ends) == 1), *map(str, barrier.ends), *barrier.run.places)
+            for barrier in missing
+        ]
 
 
 def make_plan(
@@ -166,16 +183,14 @@ def make_plan(
         # Gem-Miner's levels are searches: its final trainings start from no trained weights.
         trained = () if METHODS[run.method].searches else [level for level in levels if level in run.levels]
         pairs = {
-            (name, level): COMPARISONS[name].trainings(run.method, run.settings["seed"], level)
+            (name, level): COMPARISONS[name].stages(run.method, run.settings["seed"], level)
             for level in trained
             for name in names
         }
-        needed = dict.fromkeys(final for pair in pairs.values() for final in pair)
+        needed = dict.fromkeys(stage for pair in pairs.values() for stage in pair if isinstance(stage, FinalTraining))
         run = replace(run, partners=tuple(final for final in needed if final not in run.finals))
         runs.append(run)
-        barriers += [
-            PlannedBarrier(run, COMPARISONS[name], name not in comparisons, *pair) for (name, _), pair in pairs.items()
-        ]
+        barriers += [PlannedBarrier(run, name, name not in comparisons, pair) for (name, _), pair in pairs.items()]
     return Plan(tuple(runs), tuple(barriers))
 
 

@@ -258,7 +258,7 @@ def summary_table(results: Sequence[dict]) -> str:
     return f"{markdown_table(summary_rows(results))}\ntrained in {trained_in(experiments)}" if results else ""
 
 
-def paired_rows(first: Sequence[Record], second: Sequence[Record]) -> list[dict]:
+def rows_of_twins(first: Sequence[Record], second: Sequence[Record]) -> list[dict]:
     """Runs of one name trained twice: final trainings of the same name, the second one's test accuracy minus the
     first's, by experiment. A trial is a run: its own pairs are averaged first.
 

@@ -52,9 +52,8 @@ class JobProgress:
 
     def epoch(self, text: str, row: dict) -> None:
         """Report a finished epoch from its row of ``metrics.csv``."""
-        numbers = (
-            f"loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1f} %, test {row['test_accuracy']:.1f} %"
-        )
+        test = "" if row["test_accuracy"] is None else f", test {row['test_accuracy']:.1f} %"
+        numbers = f"loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1f} %{test}"
         self.bar.set_postfix_str(numbers, refresh=False)
         if not self.on_terminal:
             left = timedelta(seconds=round(self.seconds_left()))

@@ -36,6 +36,8 @@ class StageScalars:
     def add(self, row: dict) -> None:
         """Add one epoch's row of ``metrics.csv``."""
         for key, tag in TAGS.items():
+            if row[key] is None:  # not tested in this epoch
+                continue
             self.writer.add_scalar(tag, row[key], self.first_step + row["epoch"])
 
 

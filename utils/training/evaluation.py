@@ -133,3 +133,14 @@ def sign_statistics(trained: State, previous: State, initial: State, masks: Mask
         "signs_flipped_since_initialization": count_sign_flips(trained, initial, masks) / total,
         "survivors": survivors,
     }
+
+
+def describe_level(title: str, result: dict) -> str:
+    """A finished level in one line, with the error at both ends of ψ's path."""
+    at_initial = result.get("test_error_at_initial_norms")
+    end = "" if at_initial is None else f" and {at_initial:.2f} % at ψ_init"
+    return (
+        f"{title}: {result['remaining_ratio']:.4f} of the prunable weights remain, test error "
+        f"{result['test_error']:.2f} % at ψ{end}, {100 * result['signs_flipped_since_last_level']:.2f} % of the signs "
+        "flipped"
+    )

@@ -33,6 +33,8 @@ class Stage:
     scalars: Path  # TensorBoard's folder
     first_step: int = 0  # the epoch at which TensorBoard shows this stage's first one
     alpha_range: Sequence[float] = ORDINARY
+    test_every: int = 1  # epochs; the last one is always tested
+    alpha_layers: int | None = None  # how many layers have an α of their own; None: one for all
 
 
 def train_stage(
@@ -72,13 +74,14 @@ def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgre
     seed_global_generators(seeds["network"])
     batches = draw_epoch(dataset, trainer.batch_size, seeds["batches"])
     steps = count_batches(len(dataset.train), trainer.batch_size)
-    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"]).to(trainer.device)
+    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], stage.alpha_layers).to(trainer.device)
     set_rate(trainer.optimizer, rate)
     started = time.monotonic()
     try:
         train = train_one_epoch(trainer.network, trainer.step, batches, alphas, progress.advance)
         seconds = time.monotonic() - started
-        test = trainer.evaluate()
+        tested = (epoch + 1) % stage.test_every == 0 or epoch + 1 == len(stage.rates)
+        test = trainer.evaluate() if tested else None
     except TrainingError as error:
         raise TrainingError(
             f"{stage.title}, epoch {epoch + 1}: {error}; everything finished before is kept in {stage.folder.parent}; "
@@ -89,8 +92,8 @@ def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgre
         "lr": rate,
         "train_loss": train.loss,
         "train_accuracy": train.accuracy,
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy,
+        "test_loss": test.loss if test else None,
+        "test_accuracy": test.accuracy if test else None,
         "seconds": round(seconds, 3),
         "images_per_second": round(len(dataset.train) / seconds, 1),
     }

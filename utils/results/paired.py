@@ -1,0 +1,85 @@
+"""Paired differences over seeds: one initialization and one order of images under two methods or starts."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from utils.method.methods import METHODS
+from utils.results.paper import MeasuredComparison
+from utils.results.tables import Entry, Experiment, grouped
+
+# Student's t at 97.5 % for 1, 2 .. 30 degrees of freedom.
+T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+# Quantities of one method that are compared with each other: what the mask alone is worth beside the signs.
+CONTROLS = (
+    ("barrier of mask to solution", "barrier of signs to solution"),
+    ("test error of mask", "test error of signs"),
+)
+
+
+class Quantity(NamedTuple):
+    """Something measured in every trial of a method, in percentage points."""
+
+    network: str
+    name: str
+    method: str
+    by_seed: Mapping[int, float]
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """The mean of at least two differences, and half the width of its 95 % interval: t · s / √n."""
+    n = len(differences)
+    quantile = T_975[min(n - 1, len(T_975)) - 1]
+    return statistics.mean(differences), quantile * statistics.stdev(differences) / n**0.5
+
+
+def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> list[dict]:
+    """A row for every quantity of the first method and another one, and for mask and signs of one method; the rise
+    in the valley of ψ is the test error at ψ_init minus that at ψ. Pairs have one seed; fewer than two have no row."""
+    found = list(quantities(entries, comparisons))
+    pairs = []
+    for own in grouped(found, lambda quantity: (quantity.network, quantity.name)).values():
+        pairs += [(f"{own[0].name}: {own[0].method} − {other.method}", own[0], other) for other in own[1:]]
+    for own in grouped(found, lambda quantity: (quantity.network, quantity.method)).values():
+        pairs += [
+            (f"{first.method}: {first.name} − {second.name}", first, second)
+            for first, second in product(own, own)
+            if (first.name, second.name) in CONTROLS
+        ]
+    return [row for label, first, second in pairs for row in _row(label, first, second)]
+
+
+def _row(label: str, first: Quantity, second: Quantity) -> Iterator[dict]:
+    seeds = first.by_seed.keys() & second.by_seed.keys()
+    if len(seeds) > 1:
+        mean, half = interval([first.by_seed[seed] - second.by_seed[seed] for seed in sorted(seeds)])
+        yield {
+            "Model": first.network,
+            "paired difference (percentage points)": label,
+            "mean": f"{mean:.2f}",
+            "95 % interval": f"{mean - half:.2f} to {mean + half:.2f}",
+            "n": len(seeds),
+        }
+
+
+def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Iterator[Quantity]:
+    """Barriers and the valley's rise of every method, and test errors at its last level."""
+    for row in comparisons:
+        name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}"
+        yield Quantity(row.experiment.network, name, method_label(row.experiment), row.by_seed())
+    levels = [entry.experiment.level for entry in entries if entry.experiment.level is not None]
+    for entry in entries:
+        if levels and entry.experiment.level == max(levels):
+            errors = grouped(entry.results, lambda result: result["seed"])
+            by_seed = {seed: statistics.mean(one["test_error"] for one in own) for seed, own in errors.items()}
+            name = f"test error of {entry.experiment.start}"
+            yield Quantity(entry.experiment.network, name, method_label(entry.experiment), by_seed)
+
+
+def method_label(experiment: Experiment) -> str:
+    return ", ".join(filter(None, (METHODS[experiment.method].label, experiment.setting, experiment.precision)))
