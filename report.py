@@ -118,7 +118,7 @@ def print_table(args: argparse.Namespace, records: Records) -> None:
     folders = args.runs or [args.runs_dir]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
-        raise UserError(f"there is no folder {missing[0]}: name another, or run main.py first")
+        raise UserError(f"there is no finished final training, and no folder {missing[0]}: name one, or run main.py")
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
     table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
     if not table:

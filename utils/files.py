@@ -42,6 +42,15 @@ def naming_damage(path: Path | zipfile.Path, complaint: str) -> Iterator[None]:
 
 
 @contextmanager
+def advising(remedy: str) -> Iterator[None]:
+    """Within, a FileError ends with what to do."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(f"{error}: {remedy}") from error
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, synced and renamed at the end: ``path`` is always the old file or the whole new one.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ARCHITECTURES, build_network
-from utils.files import FileError, load, naming_damage, save
+from utils.files import FileError, advising, load, naming_damage, save
 from utils.method.norm_interpolation import normalization_names
 from utils.method.pruning import Masks, apply_masks, prunable_names
 from utils.seeding import derive_seed, seed_global_generators
@@ -116,12 +116,10 @@ def load_network(path: Path, remedy: str = "copy it again or name another file")
     Raises FileError, ending with ``remedy``, if the file is damaged, holds no network, or one whose parts do not fit
     together; FileNotFoundError if there is none.
     """
-    try:
+    with advising(remedy):
         content = load(path)
         with naming_damage(path, "is no network of this program"):  # which may have anything in the place of a part
             return _read_blueprint(path, content), content
-    except FileError as error:
-        raise FileError(f"{error}: {remedy}") from error
 
 
 def _read_blueprint(path: Path, content: dict) -> Blueprint:

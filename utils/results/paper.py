@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import VALLEY, Comparison
@@ -21,7 +22,7 @@ from utils.results.tables import (
     precision_of,
     varying,
 )
-from utils.runs.records import Records, read_summary
+from utils.runs.records import Records
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
 MOST_CURVES = 8  # in one panel
@@ -160,7 +161,7 @@ def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
         return None
     folder, precision = barrier.run.folder, precision_of_ends(records, barrier)
     epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings, precision)
-    return read_summary(barrier.file) | {"epsilon": epsilon}
+    return read_json(barrier.file) | {"epsilon": epsilon}
 
 
 def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Row:

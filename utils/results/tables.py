@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Self, TypeVar
 
 from utils.errors import UserError
+from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences, read_summary
+from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences
 from utils.runs.run import FinalTraining
 
 # Settings that tell trials of one experiment apart; any other difference makes another experiment.
@@ -192,7 +193,7 @@ def read_barriers(record: Record) -> dict[str, float]:
     solutions = {label_of(record, result, solution) for result in record.finals}
     folder = record.folder
     files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solutions else []
-    paths = [read_summary(file) for file in files]
+    paths = [read_json(file) for file in files]
     return {path["first"]: path["barrier"] for path in paths if path["second"] in solutions and path["augmented"]}
 
 

@@ -97,14 +97,6 @@ def is_result(found: object) -> bool:
     return isinstance(found, dict) and found.get("kind") in list(kinds) and kinds[found["kind"]] <= found.keys()
 
 
-def read_summary(path: Path) -> dict:
-    """What is kept of a path between two networks. Raises FileError."""
-    summary = read_json(path)
-    if not {"first", "second", "barrier", "augmented", "positions"} <= summary.keys():
-        raise FileError(f"{path} is no error barrier: delete that file and run the same command again")
-    return summary
-
-
 def other_settings(settings: Mapping, there: Mapping) -> list[str]:
     """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
     ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found, default=str)) for found in (settings, there))

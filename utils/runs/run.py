@@ -15,7 +15,16 @@ import torch
 import torchvision
 
 from utils.errors import UserError
-from utils.files import FileError, check_index, is_whole_archive, naming_damage, read_json, write_csv, write_json
+from utils.files import (
+    FileError,
+    advising,
+    check_index,
+    is_whole_archive,
+    naming_damage,
+    read_json,
+    write_csv,
+    write_json,
+)
 from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
 from utils.method.signed_mask import SignedMask, extract_signed_mask, save_signed_mask
@@ -151,7 +160,7 @@ class Run:
         """
         for path in sorted(self.folder.rglob("*.pt")):
             if path.name != UNFINISHED_FILE:
-                with naming_damage(path, f"is damaged: {delete_and_repeat(path.parent)}"):
+                with advising(delete_and_repeat(path.parent)), naming_damage(path, "is damaged"):
                     check_index(path)
         for level in levels:
             folder = self.folder / level.stage
