@@ -21,12 +21,14 @@ import torch
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+import calculate_error_barrier
+import report
 from data import load_dataset
 from data.preprocess_tiny_imagenet import prepare
 from tests.commands import (
     PROJECT,
     TINY_JOB,
-    assert_one_line_error,
+    assert_refused,
     assert_same_networks,
     command,
     files_limited_to,
@@ -373,7 +375,10 @@ def test_a_list_of_a_script_is_of_whole_numbers(name, numbers, tmp_path):
         "SEEDS": ([PROJECT / "script/compare_precision.sh"], {"SEEDS": numbers, "CHECKED_PYTHON": sys.executable}),
     }.get(name, (figure, {"CHECKED_PYTHON": sys.executable}))
     result = command("bash", *script, cwd=tmp_path, **environment)
-    assert_one_line_error(result, f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"')
+    assert_refused(
+        (result.returncode, result.stdout, result.stderr),
+        f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"',
+    )
     assert not (tmp_path / "harm").exists()
 
 
@@ -510,6 +515,7 @@ def shell(line: str, *flags: str) -> subprocess.CompletedProcess:
 NO_TRAINING = ("--method", "dense", "--start")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "status", "error"),
     [
@@ -586,3 +592,54 @@ def test_an_interrupt_while_packages_are_imported(program, seconds):
 )
 def test_errors_of_the_system_have_a_remedy(number, remedy):
     assert re.fullmatch(rf".*: file: .*{remedy}.*", one_line(OSError(number, os.strerror(number), "file")))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("foreign", ["[]", '{"settings": null}', '{"settings": {"dataset": "digits"}}', "{", "\xff"])
+def test_other_folders_are_passed_over_with_a_note(foreign, run, run_program):
+    (run.parent / "other").mkdir()
+    (run.parent / "other" / "config.json").write_bytes(foreign.encode("latin1"))
+    status, shown, note = run_program(report, "--runs-dir", run.parent)
+    assert (status, note.count("\n")) == (0, 1)
+    assert "WR signs" in shown
+    assert note.startswith(f"note: passed over: {run.parent / 'other'}")
+    assert "delete" not in note
+    shown = run_program(report, run.parent / "other")
+    assert_refused(shown, str(run.parent / "other"), "name")
+    assert "delete" not in shown[2]
+
+
+def test_a_folder_that_is_not_there(run_program):
+    assert_refused(run_program(report, "--runs-dir", "/nope"), "no folder /nope")
+    assert_refused(run_program(report, "/nope/run"), "no folder /nope/run")
+
+
+@pytest.mark.parametrize("plan", [b"--lr 'open", b"--name \xff"])
+def test_a_plan_that_is_none(plan, tmp_path, run_program):
+    (tmp_path / "plan.txt").write_bytes(plan)
+    assert_refused(run_program(report, "--plan", tmp_path / "plan.txt"), "plan.txt is no plan")
+
+
+def test_a_result_without_content_is_taken_from_its_network(run):
+    stage = next(run.glob("final/*"))
+    (stage / "result.json").write_text('{"kind": "final"}')
+    again(run)
+    assert json.loads((stage / "result.json").read_text())["test_accuracy"] > 0
+
+
+def test_one_network_many_times_has_no_barrier(run, run_program):
+    stage = run / "level_02"
+    shown = run_program(calculate_error_barrier, stage, stage, stage)
+    assert_refused(shown, f"there is no pair: {stage} is named several times")
+
+
+def test_an_oddly_named_run_does_not_stop_the_others(run, run_program):
+    odd = shutil.copytree(run, run.parent / "a (copy)")
+    flags = ("--list-missing", "--level", "2", "--device", "cpu", "--comparisons", "lmc-signs")
+    status, commands, note = run_program(calculate_error_barrier, "--runs", run, odd, *flags)
+    assert status == 0
+    assert run.name in commands
+    assert "copy" not in commands
+    assert note == f"note: passed over: main.py does not take the name of {odd}; rename that folder\n"
