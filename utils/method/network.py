@@ -128,9 +128,12 @@ def _read_blueprint(path: Path, content: dict) -> Blueprint:
     missing = {*NETWORK_PARTS, *fields} - content.keys()
     if missing:
         raise FileError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
+    version = content.get("network_version", 1)
+    if [type(content[name]) for name in fields] != [str, str, int, int] or type(version) is not int:
+        raise ValueError(f"its {', '.join(fields)} or version are no names and numbers")
     if content["arch"] not in ARCHITECTURES:
         raise FileError(f"{path} holds a network that this program does not know, {content['arch']}")
-    version, ours = content.get("network_version", 1), ARCHITECTURES[content["arch"]].version
+    ours = ARCHITECTURES[content["arch"]].version
     if version != ours:
         raise FileError(
             f"{path} holds version {version} of {content['arch']}, and this program builds version {ours}: use the "
