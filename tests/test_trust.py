@@ -35,6 +35,7 @@ from tests.commands import (
     run_in_process,
 )
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet, write_zip
+from utils.barriers.path import read_network
 from utils.errors import UserError, exit_status, one_line
 from utils.files import FileError, load, save, write
 from utils.method.network import Blueprint, load_network
@@ -144,11 +145,21 @@ WRONG_NETWORKS = {
     "no masks": (replaced("masks", None), "no network of this program"),
     "no settings": (replaced("settings", None), "settings or its result are no dict"),
     "a list of results": (replaced("result", [1]), "settings or its result are no dict"),
+    "settings that are tensors": (replaced("settings", {"lr": torch.zeros(1)}), "not JSON serializable"),
     "a list of names": (replaced("arch", ["resnet20"]), "no network of this program"),
     "another network": (replaced("arch", "vgg11_bn"), "model has not the names"),
     "other classes": (replaced("classes", 9), r"\(9, 64\)"),
     "no classes": (replaced("classes", "ten"), "no network of this program"),
 }
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"data": "digits"}, {"data": "digits", "batch_size": "32", "train_images_per_class": None}]
+)
+def test_a_barrier_needs_the_settings_of_a_network(settings, path):
+    save(path, torch.load(path, weights_only=True) | {"settings": settings})
+    with pytest.raises(FileError, match=r"network\.pt does not say on what it was trained: name a network\.pt"):
+        read_network(path)
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")

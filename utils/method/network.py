@@ -1,6 +1,7 @@
 """What defines a network apart from its values: enough to build it, name its parts and save it."""
 
 import copy
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -146,6 +147,7 @@ def _read_blueprint(path: Path, content: dict) -> Blueprint:
     _check_masks(content["masks"], content["model"], blueprint)
     if not isinstance(content["settings"], dict) or not isinstance(content["result"], dict | None):
         raise ValueError("its settings or its result are no dict")
+    json.dumps([content["settings"], content["result"]])  # raises unless they are plain values
     return blueprint
 
 

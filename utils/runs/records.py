@@ -99,7 +99,7 @@ def is_result(found: object) -> bool:
 
 def other_settings(settings: Mapping, there: Mapping) -> list[str]:
     """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
-    ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found, default=str)) for found in (settings, there))
+    ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found)) for found in (settings, there))
     return differences(ours, theirs)  # tuples are lists in a file
 
 
