@@ -5,8 +5,8 @@
     python calculate_error_barrier.py --normalization-path FIRST   # from its ψ to its initial ψ
     python calculate_error_barrier.py --runs RUN .. --level 11     # the paper's comparisons, over trials
 
-A position costs one pass over the training images, which gathers the batch-norm statistics of the interpolated network,
-and one over the test images. Finished positions are kept and not measured again.
+A position costs one pass over the test images and, if the network has batch norm, one before it over the training
+images, which gathers the interpolated network's statistics. Finished positions are kept and not measured again.
 """
 
 import argparse
@@ -149,15 +149,9 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records)
 
 def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
     """For networks like this one. Raises UserError if the data root holds other data than it was trained on."""
-    settings = network.settings
     places = args.data_root, args.device, args.augment, args.speed
-    amount = settings["train_images_per_class"], settings.get("pixels")
-    meter, description = make_meter(network.blueprint, amount, settings["batch_size"], *places)
-    if description != settings["data"]:
-        raise UserError(
-            f"{network.label} was trained on {settings['data']}, and {args.data_root} holds {description}: "
-            "name the folder of its data with --data-root"
-        )
+    meter, description = make_meter(network.blueprint, network.amount, network.settings["batch_size"], *places)
+    network.check_data(description, args.data_root)
     return meter
 
 

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
+from pathlib import Path
 
 # Ctrl-C while the packages below are imported ends the program without their tracebacks.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -35,6 +36,7 @@ from utils.flags import (
     run_settings,
     score_penalty,
     stage_epochs,
+    training_recipe,
 )
 from utils.method.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.method.methods import METHODS
@@ -43,8 +45,10 @@ from utils.method.norm_interpolation import layers_of
 from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude
 from utils.method.signed_mask import (
     SignedMask,
+    borrow_signs,
     count_lost_signs,
     extract_signed_mask,
+    flip_signs,
     load_subnetwork,
     masks_of,
 )
@@ -66,7 +70,7 @@ from utils.training.evaluation import (
     evaluate,
     sign_statistics,
 )
-from utils.training.optimization import Recipe, cosine_rates, decayed_rates
+from utils.training.optimization import Recipe, cosine_rates, final_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
 from utils.training.trainer import SearchTrainer, SubnetworkTrainer
 
@@ -97,9 +101,10 @@ class Job:
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
         dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels)
-        self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels)
+        self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
+        self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
-        check_last_batch(self.blueprint, dataset, args.batch_size)
+        check_last_batch(self.blueprint, dataset, self.recipe.forward_size)
         self.subnetwork, self.signed_mask, digest = self.read_subnetwork()
         settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
         folder = args.runs_dir / args.name
@@ -144,12 +149,11 @@ class Job:
 
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
-        args, blueprint = self.args, self.blueprint
+        blueprint = self.blueprint
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
         trained = blueprint.scored if self.method.searches else blueprint.learnable
-        recipe = Recipe(args.batch_size, args.momentum, args.weight_decay)
-        return SubnetworkTrainer(blueprint, self.dataset, recipe, self.speed, trained)
+        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -185,6 +189,7 @@ class Job:
             alpha_range=args.alpha_range if self.method.interpolates else ORDINARY,
             alpha_layers=self.alpha_layers,
             test_every=args.test_every,
+            ramp_epochs=args.level_ramp_epochs,
         )
         after_epoch = partial(self.keep_rewinding_point, level)
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
@@ -198,7 +203,7 @@ class Job:
         if args.pruning_schedule == "constant":
             return [args.lr] * epochs
         ahead = (rewound_to(args) or 0) if level.level else 0
-        return decayed_rates(args.lr, ahead + epochs, args.decays_at)[ahead:]
+        return final_rates(args.final_schedule, args.lr, ahead + epochs, args.decays_at)[ahead:]
 
     def rewind(self, trained: State) -> State:
         """What the surviving weights are when a level's training begins: all that LRR, WR and IMP differ in."""
@@ -284,6 +289,7 @@ class Job:
         args = self.args
         sources, masks, signs = self.sources(final)
         start = STARTS[final.start]
+        signs = self.change_signs(signs, final, sources[NEW])
         state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
         lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
         if lost and not self.method.searches:  # whose networks have no biases
@@ -294,18 +300,30 @@ class Job:
         stage = Stage(
             title=f"final {final.name}",
             folder=self.run.folder / final.stage,
-            rates=decayed_rates(args.lr, args.final_epochs, args.decays_at),
+            rates=final_rates(args.final_schedule, args.lr, args.final_epochs, args.decays_at),
             seed=final.order_seed,
             purpose="final",
             scalars=self.run.folder / SCALARS_FOLDER / f"final_{final.name}",
             alpha_layers=self.alpha_layers,
             test_every=args.test_every,
+            ramp_epochs=args.final_ramp_epochs,
         )
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
         network = self.trainer.network
         measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
         self.run.keep(final, plain_state(network), masks, sources[NEW], self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
+
+    def change_signs(self, signs: SignedMask, final: FinalTraining, new: State) -> SignedMask:
+        """The signs that a final training is to have, which may come from elsewhere or be flipped."""
+        if final.signs_from.startswith("level_"):
+            trained, masks = self.run.read(final.signs_from)
+            signs = borrow_signs(signs, extract_signed_mask(trained, masks, self.blueprint.signed), new)
+        elif final.signs_from:
+            signs = borrow_signs(signs, load_subnetwork(Path(final.signs_from), self.blueprint)[1], new)
+        if not final.flipped:
+            return signs
+        return flip_signs(signs, final.flipped, derive_seed(final.init_seed, "flipped signs"))
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

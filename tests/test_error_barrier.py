@@ -232,7 +232,7 @@ def test_bad_input_is_one_line(runs, tmp_path, measure):
     signs = final(runs, SIGNS)
     settings = read_network(signs).settings
     tiny = changed_copy(signs, tmp_path / "tiny", dataset="tiny_imagenet")
-    unknown = changed_copy(signs, tmp_path / "unknown", arch="vit")
+    unknown = changed_copy(signs, tmp_path / "unknown", arch="alexnet")
     other_data = changed_copy(signs, tmp_path / "other_data", settings=settings | {"data": "other"})
     cases = [
         ((signs,), "give at least two networks"),
@@ -249,7 +249,7 @@ def test_bad_input_is_one_line(runs, tmp_path, measure):
         (("--runs", runs / "digits_resnet20_dense_seed1"), "none of the runs has levels"),
         (("--normalization-path", signs, signs), "give one network"),
         ((tiny, tiny, "--data-root", tmp_path), "tiny_imagenet.npz is missing"),
-        ((unknown, unknown), "holds a network that this program does not know, vit"),
+        ((unknown, unknown), "holds a network that this program does not know, alexnet"),
         ((other_data, other_data), "was trained on other, and data holds 10 classes, 100 training and 360 test images"),
     ]
     for flags, *expected in cases:

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from data.batches import draw_epoch, training_batches
-from models import ARCHITECTURES, build_network
+from models import build_network
 from tests import toy_training as toy
 from tests.commands import (
     CUDA,
@@ -18,13 +18,13 @@ from tests.commands import (
     output_of,
     run_in_process,
 )
-from tests.toys import EVERY_ARCH, ToyNetwork, toy_dataset
+from tests.toys import EVERY_ARCH, SMALL_ARCHS, ToyNetwork, toy_dataset
 from utils.errors import UserError
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import TrainingError, make_train_step
 from utils.training.devices import Speed, choose_kernels, choose_speed
 from utils.training.fast_path import accelerate, choose_layout, explaining
-from utils.training.optimization import momenta, set_momenta, sgd
+from utils.training.optimization import optimizer_state, restore_optimizer, sgd
 
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
@@ -38,12 +38,12 @@ def test_a_resumed_momentum_is_in_the_order_of_its_parameter():
     network = torch.nn.Conv2d(3, 4, 3, bias=False)
     optimizer = sgd(network, 0.1, 0.9, 0.0)
     saved = torch.randn_like(network.weight).contiguous(memory_format=torch.channels_last)
-    set_momenta(optimizer, [saved])
-    (buffer,) = momenta(optimizer)
+    restore_optimizer(optimizer, [{"momentum_buffer": saved}])
+    buffer = optimizer_state(optimizer)[0]["momentum_buffer"]
     assert buffer.stride() == network.weight.stride()
     assert torch.equal(buffer, saved)
-    with pytest.raises(ValueError, match="a momentum of"):
-        set_momenta(optimizer, [torch.ones(1)])
+    with pytest.raises(ValueError, match="a momentum_buffer of"):
+        restore_optimizer(optimizer, [{"momentum_buffer": torch.ones(1)}])
     assert torch.equal(buffer, saved)
 
 
@@ -53,7 +53,8 @@ def test_bf16_keeps_weights_statistics_and_loss_in_fp32():
     assert losses[0] != expected[0]
     assert losses[0] == pytest.approx(expected[0], rel=0.02)  # before the first update
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in trainer.network.state_dict().values())
-    assert all(buffer.dtype == torch.float32 for buffer in momenta(trainer.optimizer))
+    remembered = [value for state in optimizer_state(trainer.optimizer) for value in state.values()]
+    assert all(value.dtype == torch.float32 for value in remembered)
     loss, _ = trainer.step(*next(draw_epoch(toy.DATASET, 8, 0)), torch.tensor(0.5))
     assert loss.dtype == torch.float32
     toy.assert_masked(trainer)
@@ -192,7 +193,7 @@ def test_deterministic_runs_are_equal_on_cuda(tmp_path):
 
 
 @CUDA
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_every_network_takes_the_whole_fast_path_on_cuda(arch, tmp_path, monkeypatch):
     for module in ("data.batches", "utils.training.trainer"):
         monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 100)  # of 360 test images: whole batches too

@@ -7,8 +7,17 @@ import pytest
 
 import main
 from tests.commands import TINY_JOB
-from utils.flags import describe_work, flags_of_settings, parse_arguments, planned_finals, run_settings, stage_epochs
+from utils.flags import (
+    describe_work,
+    flags_of_settings,
+    parse_arguments,
+    planned_finals,
+    run_settings,
+    score_penalty,
+    stage_epochs,
+)
 from utils.method.methods import METHODS
+from utils.results.plan import flags_of
 from utils.seeding import derive_seed
 
 
@@ -76,6 +85,28 @@ def test_final_trainings_know_their_seeds():
     ]  # fmt: skip
 
 
+def test_signs_can_be_flipped_or_come_from_elsewhere():
+    line = "--levels 2 --start subnetwork signs --flip-signs 0 0.1 --signs-from own 1 runs/a_seed1/level_02/network.pt"
+    finals = planned_finals(parse(line))
+    assert [final.name for final in finals] == [
+        "level_02_subnetwork_seed2",  # its signs are its own
+        *("level_02_signs_seed2", "level_02_signs_flipped0.1_seed2"),
+        *("level_02_signs_signs_from_level_01_seed2", "level_02_signs_flipped0.1_signs_from_level_01_seed2"),
+        "level_02_signs_signs_from_a_seed1-level_02_seed2",
+        "level_02_signs_flipped0.1_signs_from_a_seed1-level_02_seed2",
+    ]
+    flags = line.split()
+    for final in finals:  # the flags that ask for one of them ask for no other
+        (asked,) = flags_of([final], flags)
+        assert planned_finals(parse_arguments([*flags, *asked])) == [final]
+
+
+def test_a_level_s_penalty_is_its_own_or_that_of_all():
+    args = parse("--method gm --levels 15 --final-levels 11 15 --score-penalty 1e-5 15:5e-6")
+    assert [score_penalty(args, level) for level in (11, 15)] == [1e-5, 5e-6]
+    assert flags_of_settings({"score_penalty": args.score_penalty}) == ["--score-penalty", "1e-05", "15:5e-06"]
+
+
 def test_seeds_are_fixed_numbers():
     """A change of this number changes every result ever made."""
     assert derive_seed(1, "level_03", 7, "alpha") == 1176506211663841885
@@ -88,7 +119,7 @@ DECIDES = [
     *("--warmup-epochs 11", "--level-epochs 11", "--prune-rate 0.3", "--pruning-schedule dense"),
     *("--method wr --rewind-epoch 3", "--alpha-range 0 0.5", "--final-epochs 11", "--decays-at 0.5", "--lr 0.2"),
     *("--momentum 0.8", "--weight-decay 0", "--batch-size 64", "--method gm --search-lr 0.2"),
-    "--method gm --score-penalty 0",
+    *("--method gm --score-penalty 0", "--pixels 8", "--rewind-norms", "--alpha-per-layer"),
 ]
 ADDS_OR_SPEEDS_UP = [
     *("--levels 3", "--start mask", "--final-levels 3", "--final-seeds 8", "--init-seed 8", "--device cpu"),

@@ -17,7 +17,7 @@ import torch
 import main
 from data import load_dataset
 from data.batches import evaluation_batches
-from models import ARCHITECTURES, build_network
+from models import build_network
 from tests.commands import (
     PROJECT,
     TINY_JOB,
@@ -32,6 +32,7 @@ from tests.commands import (
     run_in_process,
 )
 from tests.fake_data import write_cifar100, write_fashion_mnist
+from tests.toys import SMALL_ARCHS
 from utils.errors import UserError, exit_status
 from utils.files import FileError
 from utils.method.network import load_network, plain_state
@@ -298,7 +299,7 @@ def test_a_signed_mask_goes_to_another_data_set(aws_run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "resnet20"])
+@pytest.mark.parametrize("arch", [arch for arch in SMALL_ARCHS if arch != "resnet20"])
 def test_every_network_goes_through_the_whole_job(arch, tmp_path):
     flags = "--method aws --warmup-epochs 0 --levels 1 --start signs --train-images-per-class 4 --batch-size 20"
     assert_exactly_sparse(run_in_process(tmp_path, "--arch", arch, *flags.split(), *SHORT))

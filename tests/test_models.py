@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models import ARCHITECTURES, build_network
+from models import build_network
+from tests.toys import SMALL_ARCHS
 
 # Parameters for 100 classes. The published EfficientNet-B0 has 1,088 more, which its forward pass never uses.
 PARAMETERS = {
@@ -15,18 +16,20 @@ PARAMETERS = {
     "shufflenet": 1_012_108,
     "efficientnet": 3_627_488,
     "vgg11_bn": 9_277_284,
+    "mlpmixer": 1_143_780,
+    "vit": 2_702_308,
 }
 TORCHVISION_S = {"resnet50"}  # its own initialization, but for the stem
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_parameter_counts_and_class_scores_of_every_image_size(arch):
     assert sum(parameter.numel() for parameter in build_network(arch, 100).parameters()) == PARAMETERS[arch]
     for size, channels in ((8, 1), (28, 1), (32, 3), (64, 3)):
-        assert build_network(arch, 7, channels).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
+        assert build_network(arch, 7, channels, size).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("arch", sorted(set(ARCHITECTURES) - TORCHVISION_S))
+@pytest.mark.parametrize("arch", sorted(set(SMALL_ARCHS) - TORCHVISION_S))
 def test_the_initialization_is_torch_s_default(arch):
     """Uniform between ±1/√fan_in, weights and biases: as large as they may be, and none exactly 0."""
     torch.manual_seed(0)
@@ -40,7 +43,7 @@ def test_the_initialization_is_torch_s_default(arch):
                 assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_no_bias_outside_normalization_starts_at_0(arch):
     """abs(0) ⊙ s has no sign."""
     torch.manual_seed(0)
@@ -49,7 +52,7 @@ def test_no_bias_outside_normalization_starts_at_0(arch):
             assert module.bias.all()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_every_parameter_takes_part(arch):
     """A weight that the forward pass never uses would keep its initial magnitude and distort a global ranking."""
     torch.manual_seed(0)

@@ -84,3 +84,11 @@ def test_alphas_are_uniform_in_their_range():
     assert alphas.mean().item() == pytest.approx(0.75, abs=0.01)
     assert torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=0))
     assert not torch.equal(alphas, aws.draw_alphas(10_000, (0.5, 1.0), seed=1))
+
+
+def test_every_layer_can_have_an_alpha_of_its_own():
+    current = {"a.weight": torch.ones(2), "a.bias": torch.ones(2), "b.weight": torch.ones(1)}
+    initial = {name: torch.zeros_like(value) for name, value in current.items()}
+    mixed = interpolate_normalization(current, initial, torch.tensor([0.25, 0.5]))
+    assert [value.tolist() for value in mixed.values()] == [[0.25, 0.25], [0.25, 0.25], [0.5]]
+    assert aws.draw_alphas(3, (0.5, 1.0), seed=1, layers=2).shape == (3, 2)

@@ -119,7 +119,7 @@ def test_a_sweep_has_a_row_for_each_value(tmp_path):
         collect_results(runs)
     rows = summary_rows(collect_results(runs, by="alpha_range"))
     assert [(row.get("setting"), row["test accuracy %"], row["n"]) for row in rows] == [
-        (None, "90.00", 1),  # α does not decide a dense network
+        ("", "90.00", 1),  # α does not decide a dense network
         ("alpha-range 0.0 0.0", "80.50 ± 0.71", 2),
         ("alpha-range 0.0 1.0", "82.00", 1),
     ]

@@ -26,6 +26,7 @@ from data import preprocess_tiny_imagenet
 from models import build_network
 from tests.commands import PROJECT, TINY_JOB, assert_refused, assert_same_networks, command, networks, output_of
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
+from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
 from utils.method.methods import METHODS
@@ -52,6 +53,7 @@ SMALL_FIGURE = {
 }
 PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
 PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet, "benchmark": benchmark}
+PROGRAMS |= {"utils.analysis": analysis}
 RECORDER = """#!{python} -IS
 import json, sys
 asked = sys.argv[1:]
@@ -74,7 +76,8 @@ def recorded(folder, *arguments, **options):
     file.write_text("")
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
     output_of(*arguments, **options)
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    return [arguments[arguments[:1] == ["-m"] :] for arguments in asked]
 
 
 @pytest.fixture
@@ -123,16 +126,19 @@ def test_a_launcher_s_recipe(launcher):
     args = parse_arguments(shlex.split(listed))
     assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
     assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
-    assert args.levels == 15
+    assert args.levels == (10 if args.arch.endswith("_tiny") else 15)
     assert args.device == "auto"
     if args.method == "gm":
         assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)
         assert args.start == ["subnetwork"]
     else:
-        assert args.lr == (0.05 if args.arch == "mobilenetv2" else 0.1)
-        assert (args.weight_decay, args.batch_size, args.momentum) == (5e-4, 128, 0.9)
+        rates = {"mobilenetv2": ("sgd", 0.05, 5e-4), "mlpmixer": ("adam", 0.001, 5e-5), "vit": ("adamw", 0.001, 0.05),
+                 "mobilenetv2_tiny": ("sgd", 0.1, 2e-3)}  # fmt: skip
+        assert (args.optimizer, args.lr, args.weight_decay) == rates.get(args.arch, ("sgd", 0.1, 5e-4))
+        assert args.final_schedule == ("step" if args.optimizer == "sgd" else "cosine")
+        assert args.batch_size == (48 if args.arch.endswith("_tiny") else 128)
         assert args.start[-3:] == [METHODS[args.method].solution, "signs", "mask"]
-    if args.dataset != "digits":
+    if args.dataset != "digits" and not args.arch.endswith("_tiny"):
         assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]
         classic = args.method in ("imp", "wr")
         epochs = {"gm": (0, 150, 150), "imp": (100, 100, 100), "wr": (100, 90, 100)}.get(args.method, (10, 10, 100))
@@ -147,7 +153,9 @@ def test_every_launcher_is_there_and_in_the_readme():
     others |= {"cifar100_resnet32_gm.sh", "cifar100_resnet50_imp.sh", "cifar100_resnet50_wr.sh"}
     digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
     digits |= {f"digits_vgg11_bn_{method}.sh" for method in ("lrr", "aws")}
-    fashion = {f"fashion_mnist_resnet20_{method}.sh" for method in ("lrr", "aws")}
+    fashion = {f"fashion_mnist_{a}_{m}.sh" for a in ("resnet20", "mobilenetv2_tiny") for m in ("lrr", "aws")}
+    others |= {f"{d}_{a}_{m}.sh" for d in ("cifar100", "fashion_mnist") for m in ("lrr", "aws")
+               for a in ("mlpmixer", "vit")}  # fmt: skip
     assert set(LAUNCHERS) == paper | others | fashion | digits
     assert set(re.findall(r"`((?:cifar100|tiny_imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
 

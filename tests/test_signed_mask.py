@@ -91,3 +91,26 @@ def test_the_mask_of_another_network_is_refused_by_tensor():
     difference = r"fc.weight is absent in the file and \(10, 64\) in the network; fc.bias is \(9,\) in the file"
     with pytest.raises(UserError, match=difference):
         method.fit_signed_mask(file, blueprint, "some file")
+
+
+@pytest.mark.parametrize(("share", "flipped"), [(0.0, 0), (0.3, 3), (0.5, 5), (1.0, 10)])
+def test_a_share_of_all_survivors_is_flipped(share, flipped):
+    signs = {"a": torch.tensor([1, -1, 0, 1, 1, -1], dtype=torch.int8), "b": torch.tensor([[1, 0], [-1, 1]] * 2)}
+    signs["b"] = signs["b"].to(torch.int8)  # 5 and 6 survivors less one
+    signs["b"][0, 0] = 0
+    changed = method.flip_signs(signs, share, seed=2)
+    assert sum(int((changed[name] == -sign)[sign != 0].sum()) for name, sign in signs.items()) == flipped
+    assert all(torch.equal(changed[name] == 0, sign == 0) for name, sign in signs.items())
+    assert all(torch.equal(sign, method.flip_signs(signs, share, 2)[name]) for name, sign in changed.items())
+
+
+def test_signs_from_elsewhere_keep_the_own_zeros():
+    """Where the source is pruned, the sign is that of the new initialization."""
+    own, source = torch.tensor([1, 1, 0, -1]), torch.tensor([-1, 0, 1, 0])
+    borrowed = method.borrow_signs({"a": own}, {"a": source}, {"a": torch.tensor([3.0, -2.0, -1.0, 5.0])})
+    assert borrowed["a"].tolist() == [-1, -1, 0, 1]
+
+
+def test_a_sign_is_lost_where_a_parameter_starts_at_zero():
+    signs = {"bias": torch.tensor([-1, 1, 0], dtype=torch.int8)}
+    assert method.count_lost_signs({"bias": torch.tensor([0.0, 2.0, 0.0])}, signs) == 1

@@ -19,11 +19,11 @@ FLOORS = (
     ("utils.files", "utils.seeding"),
     ("data", "models"),
     *(("utils.method",), ("utils.runs",), ("utils.training",), ("utils.flags",)),
-    *(("utils.results",), ("utils.barriers",), ("utils.benchmark",)),
+    *(("utils.results",), ("utils.barriers",), ("utils.benchmark", "utils.analysis")),
     PROGRAMS,
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-READ_COMMAND_LINES = (*PROGRAMS, "utils.flags", "utils.benchmark", "utils.errors")
+READ_COMMAND_LINES = (*PROGRAMS, "utils.flags", "utils.benchmark", "utils.analysis", "utils.errors")
 
 FILES = [
     *PROJECT.glob("*.py"),

@@ -357,7 +357,7 @@ def test_a_lost_rewinding_point_is_named(run):
 
 
 WRONG_UNFINISHED = {
-    "momenta": None,
+    "optimizer": None,
     "model": [],
     "rows": [{"epoch": 1}],
 }
@@ -367,7 +367,7 @@ WRONG_UNFINISHED = {
 def test_a_wrong_unfinished_stage_starts_again(part, run, finished_run, capsys):
     shutil.rmtree(run / "level_02")
     (run / "level_02").mkdir()
-    whole = {"model": load(run / "level_01" / "network.pt")["model"], "momenta": [], "rows": []}
+    whole = {"model": load(run / "level_01" / "network.pt")["model"], "optimizer": [{}], "rows": []}
     save(run / "level_02" / "unfinished.pt", whole | {part: WRONG_UNFINISHED[part]})
     again(run)
     assert "unfinished.pt belongs to another stage or program" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def one_line(error: Exception) -> str:
     """The message of an expected error, without line breaks and with what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
-        return f"the GPU's memory is full: choose a smaller --batch-size ({text})"
+        return f"the GPU's memory is full: choose a smaller --batch-size, or a --micro-batch-size ({text})"
     if isinstance(error, UnicodeError):
         return f"a name or a file has bytes that are no text: rename or correct it ({text})"
     if isinstance(error, OSError) and error.errno in REMEDIES:

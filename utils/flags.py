@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,36 +19,20 @@ from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER, NOT_FLAGS
 from utils.runs.run import FinalTraining, Level
 from utils.training.devices import PRECISIONS
+from utils.training.optimization import OPTIMIZERS, SCHEDULES, Recipe
 
 # The flags that decide the results; another value of one of them is another run.
 SETTINGS = (
-    *(
-        "dataset",
-        "arch",
-        "method",
-        "seed",
-        "train_images_per_class",
-        "pixels",
-        "warmup_epochs",
-        "level_epochs",
-        "prune_rate",
-    ),
-    *(
-        "pruning_schedule",
-        "rewind_epoch",
-        "rewind_norms",
-        "alpha_range",
-        "alpha_per_layer",
-        "final_epochs",
-        "decays_at",
-        "lr",
-        "momentum",
-    ),
-    *("weight_decay", "batch_size", "search_lr", "score_penalty"),
+    *("dataset", "arch", "method", "seed", "train_images_per_class", "pixels", "warmup_epochs", "level_epochs"),
+    *("prune_rate", "pruning_schedule", "rewind_epoch", "rewind_norms", "alpha_range", "alpha_per_layer"),
+    *("final_epochs", "decays_at", "lr", "momentum", "weight_decay", "batch_size", "search_lr", "score_penalty"),
+    *("optimizer", "final_schedule", "level_ramp_epochs", "final_ramp_epochs", "clip_norm", "label_smoothing"),
+    "micro_batch_size",
 )
 
 
 LARGEST_COUNT = 1_000_000  # of epochs, images in a batch and the like
+OWN = "own"  # signs of the level itself
 SCORE_PENALTY = 1e-5  # Gem-Miner's λ
 
 
@@ -155,18 +140,36 @@ def add_final_flags(add: Callable) -> None:
         help="one training for each: order of the images and, without --init-seed, the new initialization "
         "(default: --seed for --method dense, else the seed after it)")
     add("--init-seed", type=int, help="one initialization for all --final-seeds")
+    add("--flip-signs", type=SHARE, nargs="+", default=[0.0], metavar="SHARE",
+        help="shares of the transferred signs that are flipped, a training for each; 0.5 is random signs")
+    add("--signs-from", nargs="+", default=[OWN], metavar="SOURCE",
+        help="where transferred signs come from, a training for each: own (the level), an earlier LEVEL, or a FILE (a "
+        "signed mask or network.pt, whose zeros are not used)")
     add("--signed-mask", type=Path, metavar="FILE",
         help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
         "levels are not used")
 
 
 def add_optimization_flags(add: Callable) -> None:
+    add("--optimizer", choices=OPTIMIZERS, default="sgd",
+        help="of levels and final trainings; adam has the L2 kind of weight decay, as in the paper")
     add("--lr", type=RATE, default=0.1, help="initial learning rate")
-    add("--momentum", type=SHARE, default=0.9, help="of SGD")
+    add("--momentum", type=SHARE, default=0.9, help="of SGD, Gem-Miner's search included")
     add("--weight-decay", type=SHARE, default=5e-4, help="on every parameter")
+    add("--clip-norm", type=RATE, metavar="NORM",
+        help="scale a step's gradients down to this norm of all together (default: do not)")
+    add("--label-smoothing", type=SHARE, default=0.0, help="of the training loss")
     add("--batch-size", type=POSITIVE, default=128, help="images a step")
+    add("--micro-batch-size", type=POSITIVE, metavar="N",
+        help="images of a forward pass, if those of a step are too many for the memory: the same to rounding, except "
+        "that a batch norm sees a micro-batch (default: all of them)")
+    add("--final-schedule", choices=SCHEDULES, default="step",
+        help="learning rate of a final training: divided by ten at --decays-at, or half a cosine towards 0")
     add("--decays-at", type=SHARE, nargs="+", default=[0.5, 0.75], metavar="SHARE",
         help="shares of a final training's epochs after which its learning rate is divided by ten")
+    add("--level-ramp-epochs", type=COUNT, default=0,
+        help="epochs of the warm-up and of each level in which the learning rate rises from 0, step by step")
+    add("--final-ramp-epochs", type=COUNT, default=0, help="the same of a final training")
 
 
 def add_search_flags(add: Callable) -> None:
@@ -218,6 +221,8 @@ def fill_defaults(args: argparse.Namespace) -> None:
         args.alpha_range = None
     if len(args.score_penalty) == 1:
         args.score_penalty = args.score_penalty[0]
+    if args.final_schedule != "step":
+        args.decays_at = None
     if args.method == "wr" and args.rewind_epoch is None:
         args.rewind_epoch = args.warmup_epochs
     if args.name is None:
@@ -236,6 +241,9 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--start {start} needs a level's own weights: name its network.pt instead of a signed mask alone"
             )
+    for source in args.signs_from:
+        if source.isdecimal() and not (method.prunes and int(source) <= args.levels):
+            raise UserError(f"--signs-from {source}: this run has no such level; name one up to --levels, or a file")
     if method.searches and 0 in args.final_levels:
         raise UserError("--method gm searches for a mask: --final-levels counts from 1")
     if method.searches:
@@ -253,6 +261,12 @@ def check(args: argparse.Namespace) -> None:
     too_high = [level for level in args.final_levels if level > args.levels]
     if too_high:
         raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
+    if args.micro_batch_size and method.searches:
+        raise UserError("--micro-batch-size: Gem-Miner's search takes whole batches")
+    if args.batch_size % (args.micro_batch_size or args.batch_size):
+        raise UserError(
+            f"--micro-batch-size {args.micro_batch_size} should divide --batch-size {args.batch_size} without a rest"
+        )
     if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
         raise UserError("--alpha-range wants the low end first")
     if not is_run_name(args.name):
@@ -266,6 +280,11 @@ def is_run_name(name: str) -> bool:
 
 def run_settings(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in SETTINGS} | {"network_version": ARCHITECTURES[args.arch].version}
+
+
+def training_recipe(args: argparse.Namespace) -> Recipe:
+    """Of levels and final trainings."""
+    return Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
 
 
 def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
@@ -310,8 +329,19 @@ def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
             for seed in args.final_seeds:
                 new_seed = seed if args.init_seed is None else args.init_seed
                 init_seed = new_seed if STARTS[start].new_initialization else args.seed
-                finals.append(FinalTraining(start, level, init_seed, seed))
+                final = FinalTraining(start, level, init_seed, seed)
+                finals += sign_variants(args, final) if STARTS[start].transfers_signs else [final]
     return list(dict.fromkeys(finals))
+
+
+def sign_variants(args: argparse.Namespace, final: FinalTraining) -> list[FinalTraining]:
+    """A sign transfer for every source and share of flipped signs that is asked for."""
+    sources = {source: Level(int(source)).stage if source.isdecimal() else source for source in args.signs_from}
+    return [
+        replace(final, flipped=flipped, signs_from="" if source in (OWN, Level(final.level or 0).stage) else source)
+        for source in sources.values()
+        for flipped in args.flip_signs
+    ]
 
 
 def stage_epochs(args: argparse.Namespace) -> dict[str, int]:
@@ -331,8 +361,10 @@ def describe_work(args: argparse.Namespace) -> str:
 
 def describe_clock(args: argparse.Namespace, images: int) -> str:
     """How often weight decay could have replaced ψ by the end of the last level: steps · lr/(1 − momentum) · weight
-    decay. LRR's ψ can leave ψ_init only if this is well above 1; empty without levels."""
+    decay. LRR's ψ can leave ψ_init only if this is well above 1; empty without levels, and unless SGD trains them."""
     if not METHODS[args.method].prunes or METHODS[args.method].searches or args.momentum == 1:
+        return ""
+    if args.optimizer != "sgd":
         return ""
     epochs = sum(level_epochs(args, level.level) for level in planned_levels(args))
     clock = epochs * count_batches(images, args.batch_size) * args.lr / (1 - args.momentum) * args.weight_decay

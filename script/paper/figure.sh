@@ -9,6 +9,7 @@
 #   REFERENCE           a method and a comparison that all panels of barriers show; empty for none
 #   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
 #   SWEEP VALUES_<method>    a flag of main.py, and its values in a sweep, one a line; not set for none
+#   MORE                further flags of main.py for every pruning run
 #   SMALL               the network of SCALE=small, if it is not digits_resnet20
 # `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
 # [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says what that is,
@@ -47,6 +48,7 @@ check_numbers PER_GPU "${PER_GPU:-}"
 read -ra LEVEL_LIST <<<"$LEVELS"
 read -ra COMPARISON_LIST <<<"${COMPARISONS:-}"
 read -ra BARRIER_LEVEL_LIST <<<"${barrier_levels:-${BARRIER_LEVELS:-0}}"
+read -ra MORE_FLAGS <<<"${MORE:-}"
 read -ra REFERENCE_PAIR <<<"${REFERENCE:-}"
 FOLDER=$RUNS/figures/$FIGURE
 LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL_LIST[@]}" | sort -n | tail -n 1)
@@ -63,7 +65,8 @@ flags() {
 method_flags() {
     local starts=STARTS_$1
     read -ra starts -d '' <<<"${!starts}" || true # all its lines
-    flags "$@" --final-seeds $(($3 + 1)) --levels "$LAST_LEVEL" --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}"
+    flags "$@" --final-seeds $(($3 + 1)) --levels "$LAST_LEVEL" --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}" \
+        "${MORE_FLAGS[@]}"
 }
 
 plan() {

@@ -1,4 +1,4 @@
-"""Measures positions: one network that is filled with the weights of one position after the other, and two passes."""
+"""Measures positions: one network that is filled with the weights of one position after the other, and its passes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,10 +42,13 @@ class PositionMeter:
         predict = explaining(compiled(network, speed, EVALUATION_BATCH_SIZE))
         self.predict = captured(predict, speed, EVALUATION_BATCH_SIZE)
 
-    def measure(self, state: Mapping[str, Tensor]) -> tuple[Evaluation, Evaluation]:
+    def measure(self, state: Mapping[str, Tensor]) -> tuple[Evaluation | None, Evaluation]:
         """On the training images, under each batch's statistics, and on the test images, under those of all batches:
-        one forward pass over each, whatever statistics ``state`` has."""
+        one forward pass over each, whatever statistics ``state`` has. Without batch norm there is nothing to gather:
+        None, and the test images alone."""
         self.network.load_state_dict(state)
+        if not self.statistics.layers:
+            return None, self._evaluate()
         training = Tally(self.dataset.device)
         with self.statistics.gathering():
             for chosen, drawn in draw_epoch(self.seen, self.batch_size, self.order_seed):

@@ -22,7 +22,8 @@ from utils.runs.run import claim_stage
 POSITIONS_FILE = "positions.csv"
 FINGERPRINTS_FILE = "networks.json"
 MEASURED_WITH = {"data": str, "train_images_per_class": int | None, "batch_size": int}  # settings of a network
-POSITION_COLUMNS = ("alpha", "test_error", "test_loss", "train_error", "train_loss")
+POSITION_COLUMNS = ("alpha", "test_error", "test_loss")
+TRAINING_COLUMNS = ("train_error", "train_loss")  # only of networks with batch norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,19 @@ class TrainedNetwork:
     initial_norms: Mapping[str, Tensor]
     settings: dict
     result: dict | None
+
+    @property
+    def amount(self) -> tuple[int | None, int | None]:
+        """How much of its data it was trained on: images of each class, and pixels a side; None for all."""
+        return self.settings["train_images_per_class"], self.settings.get("pixels")
+
+    def check_data(self, description: str, root: Path) -> None:
+        """Raises UserError if the data root holds other data than it was trained on."""
+        if description != self.settings["data"]:
+            raise UserError(
+                f"{self.label} was trained on {self.settings['data']}, and {root} holds {description}: "
+                "name the folder of its data with --data-root"
+            )
 
     def with_initial_norms(self) -> "TrainedNetwork":
         """The same network with ψ_init instead of ψ, the far end of the path that AWS is built to flatten."""
@@ -119,8 +133,9 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
         summary = summarize(first, second, measurement, ends, rows)
         write_json(folder / SUMMARY_FILE, summary)
         curves = [
-            Curve(label, [row["alpha"] for row in rows], [[row[f"{key}_error"]] for row in rows], (None, line_style))
-            for label, key, line_style in (("test", "test", "-"), ("training", "train", "--"))
+            Curve(label, [row["alpha"] for row in rows], [[row[key]] for row in rows], (None, line_style))
+            for label, key, line_style in (("test", "test_error", "-"), ("training", "train_error", "--"))
+            if all(key in row for row in rows)
         ]
         save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
     print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
@@ -178,15 +193,17 @@ def measure_positions(
     first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, folder: Path
 ) -> list[dict]:
     """One row a position, in the order of α: errors in % and losses of αθ + (1−α)θ' with batch-norm statistics of its
-    own. Those of earlier commands are included: a coarser grid later must not lower a barrier that was found."""
+    own, on the training images only if it has any. Those of earlier commands are included: a coarser grid later must
+    not lower a barrier that was found."""
     known = {row["alpha"]: row for row in read_positions(folder / POSITIONS_FILE)}
     for alpha in tqdm(measurement.alphas, desc="positions", leave=False, disable=not sys.stderr.isatty()):
         if alpha not in known:
             # What survives in either network survives between them: there is nothing to mask.
             state = interpolate_states(first.model, second.model, first.blueprint.learnable, alpha=alpha)
             training, test = measurement.meter.measure(state)
-            row = (alpha, test.error, test.loss, training.error, training.loss)
-            known[alpha] = dict(zip(POSITION_COLUMNS, row, strict=True))
+            known[alpha] = dict(zip(POSITION_COLUMNS, (alpha, test.error, test.loss), strict=True))
+            if training:
+                known[alpha] |= dict(zip(TRAINING_COLUMNS, (training.error, training.loss), strict=True))
             write_csv(folder / POSITIONS_FILE, [known[key] for key in sorted(known)])
     return [known[alpha] for alpha in sorted(known)]
 
@@ -196,7 +213,9 @@ def read_positions(path: Path) -> list[dict]:
         return []
     try:
         with path.open(newline="") as file:
-            return [{key: float(row[key]) for key in POSITION_COLUMNS} for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            columns = POSITION_COLUMNS + TRAINING_COLUMNS * (TRAINING_COLUMNS[0] in (rows.fieldnames or ()))
+            return [{key: float(row[key]) for key in columns} for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 

@@ -11,6 +11,7 @@ from utils.barriers.meter import PositionMeter
 from utils.benchmark.measure import Arm, Work, ratio_cells
 from utils.benchmark.plain import PlainTraining
 from utils.benchmark.workload import BATCH_SIZE, LR, RECIPE, Workload
+from utils.training.batch_statistics import AveragedStatistics
 from utils.training.devices import Speed
 from utils.training.optimization import set_rate
 from utils.training.trainer import SubnetworkTrainer
@@ -91,17 +92,18 @@ def whole_epoch(workload: Workload, arm: Arm) -> float:
 
 def position(workload: Workload, speed: Speed | None) -> Work:
     """The measurement of a position; without a speed, only the forward passes that it cannot do without: one over the
-    training images in training mode, one over the test images in evaluation mode."""
+    training images in training mode, for batch norms, and one over the test images in evaluation mode."""
     blueprint, dataset = workload.blueprint, workload.dataset.to(workload.device)
     state = blueprint.initialize(0)
     network = blueprint.build(state, {}, workload.device)
     if speed:
         return partial(PositionMeter(network, dataset, BATCH_SIZE, speed=speed).measure, state)
+    batch_norms = AveragedStatistics(network).layers
 
     @torch.no_grad()
     def bare_passes() -> None:
         network.train()
-        for images, _ in training_batches(dataset, BATCH_SIZE, 0):
+        for images, _ in training_batches(dataset, BATCH_SIZE, 0) if batch_norms else ():
             network(images)
         network.eval()
         for images, _ in evaluation_batches(dataset, dataset.test):

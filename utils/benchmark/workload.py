@@ -30,7 +30,7 @@ class Workload:
 
     @property
     def blueprint(self) -> Blueprint:
-        return Blueprint(self.arch, "random", CLASSES[self.size], channels=3)
+        return Blueprint(self.arch, "random", CLASSES[self.size], channels=3, image_size=self.size)
 
     def masks(self) -> Masks:
         """A random tenth of the weights survives."""

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,16 +29,22 @@ class Blueprint:
     dataset: str
     classes: int
     channels: int
+    # In pixels. Networks for any size are equal whatever it is; files of earlier versions, with no others, lack it.
+    image_size: int = field(default=32, compare=False)
+
+    def _construct(self) -> nn.Module:
+        return build_network(self.arch, self.classes, self.channels, self.image_size)
 
     @cached_property
     def _outline(self) -> nn.Module:
         with torch.device("meta"):  # names and shapes without values
-            return build_network(self.arch, self.classes, self.channels)
+            return self._construct()
 
     @cached_property
     def prunable(self) -> tuple[str, ...]:
         """The weights that pruning may remove."""
-        return tuple(prunable_names(self._outline, ARCHITECTURES[self.arch].classifier))
+        architecture = ARCHITECTURES[self.arch]
+        return tuple(prunable_names(self._outline, architecture.classifier, architecture.unpruned))
 
     @cached_property
     def norms(self) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ class Blueprint:
     def initialize(self, seed: int) -> State:
         """θ_init, determined by ``seed`` alone, with fresh batch-norm statistics; on the CPU."""
         seed_global_generators(derive_seed(seed, "initialization"))
-        return build_network(self.arch, self.classes, self.channels).state_dict()
+        return self._construct().state_dict()
 
     def dense_masks(self) -> Masks:
         """Masks under which every prunable weight survives."""
@@ -118,7 +124,7 @@ def load_network(path: Path, remedy: str = "copy it again or name another file")
     together; FileNotFoundError if there is none.
     """
     with advising(remedy):
-        content = load(path)
+        content = {"image_size": Blueprint.image_size} | load(path)
         with naming_damage(path, "is no network of this program"):  # which may have anything in the place of a part
             return _read_blueprint(path, content), content
 
@@ -130,7 +136,7 @@ def _read_blueprint(path: Path, content: dict) -> Blueprint:
     if missing:
         raise FileError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
     version = content.get("network_version", 1)
-    if [type(content[name]) for name in fields] != [str, str, int, int] or type(version) is not int:
+    if [type(content[name]) for name in fields] != [str, str, int, int, int] or type(version) is not int:
         raise ValueError(f"its {', '.join(fields)} or version are no names and numbers")
     if content["arch"] not in ARCHITECTURES:
         raise FileError(f"{path} holds a network that this program does not know, {content['arch']}")

@@ -64,6 +64,26 @@ def draw_signs(signed_mask: SignedMask, seed: int) -> SignedMask:
     }
 
 
+def flip_signs(signed_mask: SignedMask, share: float, seed: int) -> SignedMask:
+    """The same zeros, with round(share · survivors) of the signs flipped, drawn over all tensors."""
+    flat = torch.cat([signs.flatten() for signs in signed_mask.values()])
+    survivors = flat.nonzero().flatten()
+    drawn = torch.randperm(len(survivors), generator=torch.Generator().manual_seed(seed))
+    flat[survivors[drawn[: round(share * len(survivors))]]] *= -1
+    parts = flat.split([signs.numel() for signs in signed_mask.values()])
+    return {name: part.view_as(signs) for (name, signs), part in zip(signed_mask.items(), parts, strict=True)}
+
+
+def borrow_signs(signed_mask: SignedMask, source: SignedMask, otherwise: Mapping[str, Tensor]) -> SignedMask:
+    """The zeros of ``signed_mask`` with the signs of ``source``; what is pruned there has the sign of ``otherwise``,
+    which tells nothing of the source."""
+    own = extract_signed_mask(otherwise, {}, signed_mask)
+    return {
+        name: torch.where(source[name] == 0, own[name], source[name]) * (signs != 0)
+        for name, signs in signed_mask.items()
+    }
+
+
 def masks_of(signed_mask: SignedMask, prunable: Iterable[str]) -> Masks:
     """The mask m, True where the signed mask is not 0: for the prunable weights and every other tensor with zeros
     (Gem-Miner also prunes the classifier)."""

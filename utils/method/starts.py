@@ -5,7 +5,7 @@ normalization parameters ψ. A start names the source of each of these four in o
 network from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ State = dict[str, Tensor]
 
 NONE, NEW, LEVEL, REWOUND = "none", "new", "level", "rewound"  # no mask; θ_init; θ_T; what IMP and WR rewind to
 RANDOM, SHUFFLED, SHIFTED = "random", "shuffled", "shifted"  # random signs; mask shuffled in each layer; ψ*_init
+CONSTANT = "constant"  # the mean magnitude of the layer's new initialization
 
 
 class Start(NamedTuple):
@@ -36,7 +37,12 @@ class Start(NamedTuple):
     @property
     def is_initial(self) -> bool:
         """Whether it is trained from a random initialization, or from what a method rewinds to."""
-        return self.magnitudes in (NEW, REWOUND)
+        return self.magnitudes in (NEW, CONSTANT, REWOUND)
+
+    @property
+    def transfers_signs(self) -> bool:
+        """Whether a level's signs meet magnitudes that are not theirs."""
+        return self.signs == LEVEL != self.magnitudes
 
     @property
     def needs_level(self) -> bool:
@@ -51,7 +57,7 @@ class Start(NamedTuple):
     @property
     def new_initialization(self) -> bool:
         """Whether another initialization seed gives another network."""
-        return bool({NEW, RANDOM} & {self.signs, self.magnitudes, self.norms})
+        return bool({NEW, RANDOM, CONSTANT} & {self.signs, self.magnitudes, self.norms})
 
 
 STARTS = {  # formula; sources of mask, signs, magnitudes and ψ
@@ -68,6 +74,7 @@ STARTS = {  # formula; sources of mask, signs, magnitudes and ψ
     "magnitudes-keep-norms": Start("A(abs(θ_T) ⊙ ±m_T)", LEVEL, RANDOM, LEVEL, LEVEL),
     "mask-keep-norms": Start("A([φ_init, ψ_T] ⊙ m_T)", LEVEL, NEW, NEW, LEVEL),
     "random-signs": Start("A(abs(θ_init) ⊙ ±m_T)", LEVEL, RANDOM, NEW, NEW),
+    "signs-constant": Start("A(mean(abs(θ_init)) ⊙ s_T)", LEVEL, LEVEL, CONSTANT, NEW),
     "shuffled-mask": Start("A(θ_init ⊙ shuffled m_T)", SHUFFLED, NEW, NEW, NEW),
 }
 
@@ -89,11 +96,17 @@ def compose(
     signs = level_signs
     if start.signs not in (LEVEL, RANDOM):
         signs = {name: torch.sign(sources[start.signs][name]) for name in level_signs}
-    state |= impose_signed_mask({name: sources[start.magnitudes][name] for name in signs}, signs)
+    magnitudes = mean_magnitudes(sources[NEW], signs) if start.magnitudes == CONSTANT else sources[start.magnitudes]
+    state |= impose_signed_mask({name: magnitudes[name] for name in signs}, signs)
     state |= {name: state[name] * mask for name, mask in masks.items()}
     if start.norms == SHIFTED:
         return state | shifted_norms(sources[LEVEL], norms), masks
     return state | {name: sources[start.norms][name].clone() for name in norms}, masks
+
+
+def mean_magnitudes(state: State, names: Iterable[str]) -> State:
+    """Every value replaced by the mean magnitude of its tensor (Zhou et al., 2019; Brix et al., 2020)."""
+    return {name: state[name].abs().mean().expand_as(state[name]) for name in names}
 
 
 def shifted_norms(trained: State, norms: tuple[str, ...]) -> State:

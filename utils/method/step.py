@@ -32,32 +32,56 @@ def make_train_step(
     masks: Masks,
     initial_norms: Mapping[str, Tensor],
     accelerate: Accelerate = as_it_is,
+    label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    micro_batch_size: int | None = None,
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
     ``initial_norms`` is ψ_init; if it is empty, ψ is not interpolated. Parameters are looked up by name here, once, so
     that a step neither walks over modules nor waits for the device. ``accelerate`` makes the forward pass faster
-    (``utils/training/fast_path.py``) without changing its meaning.
+    (``utils/training/fast_path.py``) without changing its meaning. The loss is the one that is minimized, with label
+    smoothing. ``clip_norm`` scales the gradients down to this norm of all together. With ``micro_batch_size``, a step
+    takes as many images in one forward pass after the other, under one α; unless a batch norm sees them, the gradients
+    are those of the whole batch to rounding.
     """
     norms = normalization_parameters(network)
     pruned_weights = [network.get_parameter(name) for name in masks]
     weight_masks = list(masks.values())
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     @accelerate
     def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         norms_of_this_step = interpolate_normalization(norms, initial_norms, alpha)
         outputs = functional_call(network, norms_of_this_step, (images,), tie_weights=False)
-        return F.cross_entropy(outputs, labels), outputs
+        return F.cross_entropy(outputs, labels, label_smoothing=label_smoothing), outputs
 
     def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        loss, outputs = forward_pass(images, labels, alpha)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        result = accumulate_gradients(forward_pass, images, labels, alpha, micro_batch_size or len(images))
+        if clip_norm is not None:
+            # As if masked in the forward pass: gradients of pruned weights do not count.
+            apply_masks([weight.grad for weight in pruned_weights], weight_masks)
+            nn.utils.clip_grad_norm_(trained, clip_norm)
         optimizer.step()
         apply_masks(pruned_weights, weight_masks)
-        return loss.detach(), count_correct(outputs, labels)
+        return result
 
     return train_step
+
+
+def accumulate_gradients(
+    forward_pass: ForwardPass, images: Tensor, labels: Tensor, alpha: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of a batch's mean loss, ``size`` images in a forward pass; returns that loss and the hits."""
+    losses, corrects = [], []
+    for some_images, some_labels in zip(images.split(size), labels.split(size), strict=True):
+        loss, outputs = forward_pass(some_images, some_labels, alpha)
+        share = loss * (len(some_images) / len(images))
+        share.backward()
+        losses.append(share.detach())
+        corrects.append(count_correct(outputs, some_labels))
+    return torch.stack(losses).sum(), torch.stack(corrects).sum()
 
 
 def count_correct(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """The paper's figures and tables from a plan: accuracy against remaining parameters, error barriers, and the work."""
 
 import statistics
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.results.comparisons import VALLEY, Comparison
+from utils.results.comparisons import LINEAR_MODE_CONNECTIVITY, VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
 from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
 from utils.results.tables import (
@@ -25,6 +25,7 @@ from utils.results.tables import (
 from utils.runs.records import Records
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
+DOSE = "share of the transferred signs that are flipped"
 MOST_CURVES = 8  # in one panel
 Row = dict[str, list[Panel | CategoryPanel]]
 
@@ -43,9 +44,10 @@ class MeasuredComparison:
 
     @property
     def label(self) -> str:
-        setting = f", {self.experiment.setting}" * bool(self.experiment.setting)
+        experiment = self.experiment
+        setting = f", {experiment.setting}" * bool(experiment.setting)
         kind = f" ({self.comparison.panel})" * self.reference
-        return f"{METHODS[self.experiment.method].label} {self.comparison.title}{setting}{kind}"
+        return f"{METHODS[experiment.method].label} {self.comparison.title}{setting}{kind}"
 
     @property
     def epsilon(self) -> float | None:
@@ -110,11 +112,7 @@ def by_precision(experiment: Experiment, found: Sequence[tuple[str, Item]]) -> d
 
 def collect_entries(plan: Plan, records: Records, by: str | None = None) -> list[Entry]:
     """What the planned final trainings reach, experiment by experiment; ``by``: the setting of a sweep."""
-    planned = [
-        (Experiment.of(run.settings, final.start, final.level, None, by), run, final)
-        for run in plan.runs
-        for final in run.finals
-    ]
+    planned = [(Experiment.of(run.settings, final, None, by), run, final) for run in plan.runs for final in run.finals]
     entries = []
     for experiment, group in grouped(planned, lambda item: item[0]).items():
         results = [(run.folder.name, records.of(run.folder).results.get(final.stage)) for _, run, final in group]
@@ -134,7 +132,7 @@ def collect_comparisons(
     """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was."""
 
     def key(barrier: PlannedBarrier) -> Hashable:
-        experiment = Experiment.of(barrier.run.settings, barrier.start, barrier.level, None, by)
+        experiment = Experiment.of(barrier.run.settings, barrier.final, None, by)
         return experiment, barrier.comparison, barrier.run.planned_ratio(barrier.level), barrier.reference
 
     compared = []
@@ -184,6 +182,7 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
     against the remaining ratio of several levels."""
     panels = []
     several = len({row.experiment.level for row in comparisons}) > 1
+    doses = len({row.experiment.flipped for row in comparisons}) > 1
     for kind in kinds:
         rows = [row for row in comparisons if row.reference or row.comparison.panel == kind]
         if kind == VALLEY:
@@ -191,8 +190,11 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
             for measure, unit in (("test_error", "test error (%)"), ("test_loss", "test loss")):
                 curves = [row.curve(styles, measure) for row in rows]
                 panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
+        elif doses and kind == LINEAR_MODE_CONNECTIVITY:
+            curves = barrier_curves(rows, styles, lambda row: row.experiment.flipped)
+            panels.append(Panel(kind, DOSE, "error barrier (points)", curves))
         elif several:
-            curves = barrier_curves(rows, styles)
+            curves = barrier_curves(rows, styles, lambda row: row.remaining_ratio)
             panels.append(Panel(kind, "remaining ratio", "error barrier (points)", curves, shrinking=True))
         else:
             panels.append(
@@ -201,47 +203,63 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
     return panels
 
 
-def barrier_curves(rows: Sequence[MeasuredComparison], styles: Styles) -> list[Curve]:
-    """The barriers of one comparison over the remaining ratios of its levels."""
+def barrier_curves(
+    rows: Sequence[MeasuredComparison], styles: Styles, x: Callable[[MeasuredComparison], float]
+) -> list[Curve]:
+    """The barriers of each comparison over ``x``."""
     curves = []
     for (label, key), own in grouped(rows, lambda row: (row.label, style_key(row.experiment))).items():
-        own.sort(key=lambda row: row.experiment.level)
-        curves.append(Curve(label, [row.remaining_ratio for row in own], [row.heights for row in own], styles[key]))
+        own.sort(key=lambda row: (row.experiment.level, row.experiment.flipped))
+        curves.append(Curve(label, list(map(x, own)), [row.heights for row in own], styles[key]))
     return curves
 
 
 def accuracy_panels(entries: Sequence[Entry], styles: Styles) -> list[Panel | CategoryPanel]:
-    """Accuracy over the remaining ratio, in one panel or, if there are many curves, one a start; accuracy by start if
-    there is a single level."""
+    """Accuracy over the remaining ratio, in one panel or, if there are many curves, one a start; over the share of
+    flipped signs if several are planned; by start if there is a single level."""
     dense = [value for entry in entries if entry.experiment.method == "dense" for value in entry.accuracies]
     reference = (f"dense {STARTS['dense'].formula}", dense) if dense else None
     pruned = [entry for entry in entries if entry.experiment.level is not None]
+    if any(entry.experiment.flipped for entry in pruned):
+        transfers = [entry for entry in pruned if STARTS[entry.experiment.start].transfers_signs]
+        curves = accuracy_curves(transfers, styles, lambda entry: entry.experiment.flipped)
+        return [Panel("test accuracy", DOSE, "test accuracy (%)", [curve for _, curve in curves], reference)]
     if len({entry.experiment.level for entry in pruned}) == 1:
         return [start_panel(pruned, reference)]
-    lines = grouped(pruned, lambda entry: replace(entry.experiment, level=None))
-    curves: dict[str, list[Curve]] = {}
-    for experiment, line in lines.items():
-        line = sorted(line, key=lambda entry: entry.experiment.level)
-        precision = "".join(f", {text}" for text in varying(replace(experiment, setting=""), lines).values())
-        curve = Curve(
-            f"{experiment.title} {experiment.label}{precision}",
-            [entry.remaining_ratio for entry in line],
-            [entry.accuracies for entry in line],
-            styles[style_key(experiment)],
-        )
-        title = f"test accuracy, {experiment.start}" if len(lines) > MOST_CURVES else "test accuracy"
-        curves.setdefault(title, []).append(curve)
+    curves = accuracy_curves(pruned, styles, lambda entry: entry.remaining_ratio)
+    many = len(curves) > MOST_CURVES
+    titles = grouped(curves, lambda item: f"test accuracy, {item[0].start}" if many else "test accuracy")
     return [
-        Panel(title, "remaining ratio", "test accuracy (%)", own, reference, shrinking=True)
-        for title, own in (curves or {"test accuracy": []}).items()
+        Panel(title, "remaining ratio", "test accuracy (%)", [curve for _, curve in own], reference, shrinking=True)
+        for title, own in (titles or {"test accuracy": []}).items()
     ]
+
+
+def accuracy_curves(
+    entries: Sequence[Entry], styles: Styles, x: Callable[[Entry], float]
+) -> list[tuple[Experiment, Curve]]:
+    """The accuracies of each method, start and setting over ``x``, the levels or the shares of flipped signs."""
+    lines = grouped(entries, lambda entry: replace(entry.experiment, level=None, flipped=0.0))
+    curves = []
+    for experiment, line in lines.items():
+        line.sort(key=lambda entry: (entry.experiment.level, entry.experiment.flipped))
+        precision = "".join(f", {text}" for text in untitled(experiment, lines).values())
+        label = f"{experiment.title} {experiment.label}{precision}"
+        accuracies = [entry.accuracies for entry in line]
+        curves.append((experiment, Curve(label, list(map(x, line)), accuracies, styles[style_key(experiment)])))
+    return curves
+
+
+def untitled(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
+    """What ``varying`` gives beside the setting, which labels have."""
+    return varying(replace(experiment, setting=""), [replace(other, setting="") for other in among])
 
 
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
     def group(entry: Entry) -> tuple[str, str]:
         experiment = entry.experiment
         cells = varying(experiment, [entry.experiment for entry in pruned]).values()
-        return experiment.method, ", ".join([METHODS[experiment.method].label, *cells])
+        return experiment.method, ", ".join(filter(None, [METHODS[experiment.method].label, *cells]))
 
     found = grouped(pruned, group)
     methods = [method for method, _ in found]
@@ -284,7 +302,7 @@ def level_row(entry: Entry, parts: bool, among: Sequence[Experiment]) -> dict:
         "Model": experiment.network,
         "Method": experiment.label,
         **origin,
-        **varying(experiment, among),
+        **untitled(experiment, among),
         "Top-1 Acc. (%)": mean_and_deviation(entry.accuracies),
         "Remaining Params.": remaining,
         "n": entry.counted,
@@ -299,7 +317,7 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
                 "Model": row.experiment.network,
                 "kind": row.comparison.panel,
                 "networks": row.label,
-                **varying(replace(row.experiment, setting=""), experiments),
+                **untitled(row.experiment, experiments),
                 "level": row.experiment.level,
                 "error barrier (percentage points)": row.shown,
                 "n": row.counted,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.flags import parse_arguments, planned_finals, planned_levels, run_settings, stage_epochs
+from utils.flags import OWN, parse_arguments, planned_finals, planned_levels, run_settings, stage_epochs
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.results.comparisons import COMPARISONS, Comparison
+from utils.results.comparisons import COMPARISONS, LINEAR_MODE_CONNECTIVITY, Comparison
 from utils.results.tables import grouped
 from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, differences, is_finished
 from utils.runs.run import FinalTraining, Level
@@ -58,7 +58,7 @@ class PlannedRun:
     def commands_of_partners(self) -> list[tuple[str, ...]]:
         """The flags of main.py that train the missing partners, with the levels that those need."""
         missing = [final for final in self.partners if not self.has(final.stage)]
-        return [last_of_each((*self.flags, *flags)) for flags in flags_of(missing)]
+        return [last_of_each((*self.flags, *flags)) for flags in flags_of(missing, self.flags)]
 
     def has(self, stage: str) -> bool:
         return is_finished(self.folder / stage)
@@ -85,9 +85,10 @@ class PlannedBarrier:
         return self.stages[0].level
 
     @property
-    def start(self) -> str:
-        """Of the path's first network."""
-        return self.stages[0].start if isinstance(self.stages[0], FinalTraining) else self.comparison.first
+    def final(self) -> FinalTraining:
+        """The path's first network; a level's own stands for a final training of none."""
+        first, seed = self.stages[0], self.run.settings["seed"]
+        return first if isinstance(first, FinalTraining) else FinalTraining("subnetwork", first.level, seed, seed)
 
     @property
     def ends(self) -> tuple[Path, ...]:
@@ -154,7 +155,8 @@ class Plan:
         finals = [(level, index, final) for level, index, final in finals if not self.runs[index].has(final.stage)]
         commands = [(*flags, "--start") for flags in prunings]
         for (_, index), group in sorted(grouped(finals, lambda item: item[:2]).items()):
-            commands += [(*self.runs[index].flags, *flags) for flags in flags_of([final for _, _, final in group])]
+            run = self.runs[index]
+            commands += [(*run.flags, *flags) for flags in flags_of([final for _, _, final in group], run.flags)]
         return [last_of_each(flags) for flags in commands]
 
     def commands_of_barriers(self) -> list[tuple[str, ...]]:
@@ -182,16 +184,23 @@ def make_plan(
         names = [*comparisons, *([reference[1]] if reference and run.method == reference[0] else [])]
         # Gem-Miner's levels are searches: its final trainings start from no trained weights.
         trained = () if METHODS[run.method].searches else [level for level in levels if level in run.levels]
-        pairs = {
-            (name, level): COMPARISONS[name].stages(run.method, run.settings["seed"], level)
-            for level in trained
-            for name in names
-        }
-        needed = dict.fromkeys(stage for pair in pairs.values() for stage in pair if isinstance(stage, FinalTraining))
+        pairs = [(name, pair) for level in trained for name in names for pair in pairs_of(run, name, level)]
+        needed = dict.fromkeys(stage for _, pair in pairs for stage in pair if isinstance(stage, FinalTraining))
         run = replace(run, partners=tuple(final for final in needed if final not in run.finals))
         runs.append(run)
-        barriers += [PlannedBarrier(run, name, name not in comparisons, pair) for (name, _), pair in pairs.items()]
+        barriers += [PlannedBarrier(run, name, name not in comparisons, pair) for name, pair in pairs]
     return Plan(tuple(runs), tuple(barriers))
+
+
+def pairs_of(run: PlannedRun, name: str, level: int) -> list[tuple[FinalTraining | Level, ...]]:
+    """The networks of one comparison at a level: one pair and, if it connects a sign transfer with the solution, one
+    for every other source or share of flipped signs that the run plans."""
+    first, *second = COMPARISONS[name].stages(run.method, run.settings["seed"], level)
+    if COMPARISONS[name].panel != LINEAR_MODE_CONNECTIVITY:
+        return [(first, *second)]
+    variants = [replace(final, flipped=0.0, signs_from="") for final in run.finals]
+    others = [final for final, plain in zip(run.finals, variants, strict=True) if plain == first != final]
+    return [(own, *second) for own in (first, *others)]
 
 
 def planned_run(flags: Sequence[str], folder: Path | None = None) -> PlannedRun:
@@ -209,23 +218,27 @@ def planned_run(flags: Sequence[str], folder: Path | None = None) -> PlannedRun:
     )
 
 
-def flags_of(finals: Sequence[FinalTraining]) -> list[list[str]]:
+def flags_of(finals: Sequence[FinalTraining], run_flags: Sequence[str]) -> list[list[str]]:
     """The flags of main.py that, added to a run's own, ask for these final trainings and no other: one list for all
-    that share level and seeds."""
+    that share level, seeds and signs."""
 
-    def seeds(final: FinalTraining) -> tuple[int | None, int, int]:
+    def shared(final: FinalTraining) -> tuple[int | None, int, int, float, str]:
         # A start that draws no initialization fits any seed: with the order's it can share a list.
         init_seed = final.init_seed if STARTS[final.start].new_initialization else final.order_seed
-        return final.level, init_seed, final.order_seed
+        return final.level, init_seed, final.order_seed, final.flipped, final.signs_from
 
-    return [
-        [
-            *([] if level is None else ["--levels", str(level), "--final-levels", str(level)]),
-            *("--start", *(final.start for final in group)),
-            *("--init-seed", str(init_seed), "--final-seeds", str(order_seed)),
-        ]
-        for (level, init_seed, order_seed), group in grouped(finals, seeds).items()
-    ]
+    lists = []
+    for (level, init_seed, order_seed, flipped, source), group in grouped(finals, shared).items():
+        flags = [] if level is None else ["--levels", str(level), "--final-levels", str(level)]
+        flags += ["--start", *(final.start for final in group)]
+        flags += ["--init-seed", str(init_seed), "--final-seeds", str(order_seed)]
+        if flipped or "--flip-signs" in run_flags:
+            flags += ["--flip-signs", str(flipped)]
+        if source or "--signs-from" in run_flags:
+            number = source.removeprefix("level_")
+            flags += ["--signs-from", str(int(number)) if number.isdecimal() else source or OWN]
+        lists.append(flags)
+    return lists
 
 
 def last_of_each(flags: Sequence[str]) -> tuple[str, ...]:

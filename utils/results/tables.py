@@ -18,7 +18,8 @@ TRIAL_SETTINGS = {"seed"}
 # Settings that decide a dense network.
 DENSE_SETTINGS = (
     *("dataset", "arch", "data", "final_epochs", "decays_at"),
-    *("lr", "momentum", "weight_decay", "batch_size"),
+    *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
+    *("clip_norm", "label_smoothing", "micro_batch_size"),
 )
 GAP = "–"
 
@@ -44,15 +45,18 @@ class Experiment:
     start: str
     level: int | None
     precision: str | None = None  # of their training, if anything is finished
-    setting: str = ""  # the value of the setting that a sweep varies
+    setting: str = ""  # the value of the setting that a sweep varies, and where signs come from
+    flipped: float = 0.0  # share of the transferred signs
 
     @classmethod
-    def of(cls, settings: Mapping, start: str, level: int | None, precision: str | None, by: str | None) -> Self:
-        """Of a run with these settings, in a sweep of the setting ``by``."""
-        dense = start == "dense"
-        setting = "" if dense and by not in DENSE_SETTINGS else setting_text(settings, by)
+    def of(cls, settings: Mapping, final: FinalTraining, precision: str | None, by: str | None) -> Self:
+        """Of a final training in a run with these settings, in a sweep of the setting ``by``."""
+        dense = final.start == "dense"
+        swept = "" if dense and by not in DENSE_SETTINGS else setting_text(settings, by)
+        setting = ", ".join(filter(None, [swept, final.signs_from and f"signs of {final.signs_source}"]))
         method = "dense" if dense else settings["method"]
-        return cls(settings["dataset"], settings["arch"], method, start, level, precision, setting)
+        place = settings["dataset"], settings["arch"], method, final.start, final.level
+        return cls(*place, precision, setting, final.flipped)
 
     @property
     def network(self) -> str:
@@ -75,7 +79,7 @@ class Experiment:
         """Tables are sorted by network, level, method and start; dense networks come first."""
         method = -1 if self.method == "dense" else list(METHODS).index(self.method)
         start = list(STARTS).index(self.start)
-        return self.dataset, self.arch, self.level or 0, method, self.setting, start, self.precision or ""
+        return self.dataset, self.arch, self.level or 0, method, self.setting, start, self.flipped, self.precision or ""
 
 
 def setting_text(settings: Mapping, by: str | None) -> str:
@@ -175,8 +179,9 @@ def collect_results(records: Sequence[Record], by: str | None = None) -> list[di
         barriers, solution = read_barriers(record), METHODS[record.settings["method"]].solution
         for result in record.finals:
             # Two solutions have a barrier between them too: that is SGD noise.
-            own = None if result["start"] == solution else label_of(record, result, result["start"])
-            experiment = Experiment.of(record.settings, result["start"], result["level"], precision_of(result), by)
+            final = final_of(result)
+            own = None if final.start == solution else f"{record.folder.name}-{final.name}"
+            experiment = Experiment.of(record.settings, final, precision_of(result), by)
             found = {"run": record.folder.name, "experiment": experiment, "barrier_to_solution": barriers.get(own)}
             results.append(result | found)
     return results
@@ -190,17 +195,22 @@ def precision_of(result: dict) -> str:
 def read_barriers(record: Record) -> dict[str, float]:
     """Label of a final training -> its error barrier to the solution of the same level, if it was measured."""
     solution = METHODS[record.settings["method"]].solution
-    solutions = {label_of(record, result, solution) for result in record.finals}
+    finals = [FinalTraining(solution, *_level_and_seeds(result)) for result in record.finals]
+    solutions = {f"{record.folder.name}-{final.name}" for final in finals}
     folder = record.folder
     files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solutions else []
     paths = [read_json(file) for file in files]
     return {path["first"]: path["barrier"] for path in paths if path["second"] in solutions and path["augmented"]}
 
 
-def label_of(record: Record, result: dict, start: str) -> str:
-    """How paths name the final training of ``start`` beside a result of the same run, level and seeds."""
-    final = FinalTraining(start, result["level"], result["init_seed"], result["order_seed"])
-    return f"{record.folder.name}-{final.name}"
+def final_of(result: dict) -> FinalTraining:
+    """The final training that left a result; those of earlier versions transfer every sign as it is."""
+    signs = result.get("flipped", 0.0), result.get("signs_from", "")
+    return FinalTraining(result["start"], *_level_and_seeds(result), *signs)
+
+
+def _level_and_seeds(result: dict) -> tuple[int | None, int, int]:
+    return result["level"], result["init_seed"], result["order_seed"]
 
 
 def dense_deviation(records: Sequence[Record], settings: dict, precision: str) -> tuple[float | None, str]:
@@ -240,9 +250,13 @@ def summary_rows(results: Sequence[dict]) -> list[dict]:
 
 
 def varying(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
-    """The cells that tell an experiment from others of the same start: the precision, if they have several, and the
-    setting of a sweep."""
-    cells = {"setting": experiment.setting} if experiment.setting else {}
+    """The cells that tell an experiment from others of the same start: settings of a sweep, the share of flipped signs,
+    and the precision, if these differ."""
+    among, cells = list(among), {}
+    if any(other.setting for other in among):
+        cells["setting"] = experiment.setting
+    if any(other.flipped for other in among):
+        cells["flipped"] = f"{experiment.flipped:g}"
     if len({other.precision for other in among} - {None}) > 1:
         cells["precision"] = experiment.precision or GAP
     return cells
@@ -269,23 +283,17 @@ def rows_of_twins(first: Sequence[Record], second: Sequence[Record]) -> list[dic
     pairs = []
     for record in first:
         twin = twins.get(record.folder.name)
-        theirs = {_name(result): result["test_accuracy"] for result in twin.finals} if twin else {}
+        theirs = {final_of(result): result["test_accuracy"] for result in twin.finals} if twin else {}
         for result in record.finals:
-            other = theirs.get(_name(result))
+            other = theirs.get(final_of(result))
             if other is not None:
                 compared = {"second": other, "difference": other - result["test_accuracy"]}
-                experiment = Experiment.of(
-                    record.settings, result["start"], result["level"], precision_of(result), None
-                )
+                experiment = Experiment.of(record.settings, final_of(result), precision_of(result), None)
                 pairs.append(result | compared | {"run": record.folder.name, "experiment": experiment})
     if not pairs:
         raise UserError("no final training was made in both folders: name two folders with runs of the same names")
     groups = grouped(pairs, lambda pair: pair["experiment"])
     return [_paired_row(experiment, group) for experiment, group in groups.items()]
-
-
-def _name(result: dict) -> tuple:
-    return tuple(result[key] for key in ("start", "level", "init_seed", "order_seed"))
 
 
 def _paired_row(experiment: Experiment, pairs: Sequence[dict]) -> dict:

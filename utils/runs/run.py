@@ -71,19 +71,33 @@ class Level:
 
 @dataclass(frozen=True)
 class FinalTraining:
-    """A final training of a run, by what decides it; ``level`` is None if the start needs no level of this run."""
+    """A final training of a run, by what decides it; ``level`` is None if the start needs no level of this run.
+
+    ``flipped``: the share of the transferred signs that are flipped; ``signs_from``: where they come from if not from
+    the level itself, another level's folder or a file.
+    """
 
     start: str
     level: int | None
     init_seed: int
     order_seed: int
+    flipped: float = 0.0
+    signs_from: str = ""
+
+    @property
+    def signs_source(self) -> str:
+        """``signs_from`` as a name: a file is called by its run and stage."""
+        return "-".join(Path(self.signs_from).with_suffix("").parts[-3:-1]) or self.signs_from
 
     @property
     def name(self) -> str:
         """Its folder's name, which mentions the initialization if its seed is not the order's."""
-        prefix = "" if self.level is None else f"{Level(self.level).stage}_"
+        level = "" if self.level is None else f"{Level(self.level).stage}_"
+        flipped = f"_flipped{self.flipped:g}" if self.flipped else ""
+        source = f"_signs_from_{self.signs_source}" if self.signs_from else ""
         usual = self.init_seed == self.order_seed or not STARTS[self.start].new_initialization
-        return f"{prefix}{self.start}_seed{self.order_seed}" + ("" if usual else f"_init{self.init_seed}")
+        init = "" if usual else f"_init{self.init_seed}"
+        return f"{level}{self.start}{flipped}{source}_seed{self.order_seed}{init}"
 
     @property
     def stage(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.method.step import ForwardPass, TrainingError
 from utils.training.devices import Speed
-from utils.training.optimization import momenta, rate_tensor, set_momenta
+from utils.training.optimization import make_capturable, optimizer_state, restore_optimizer
 
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")  # where their exceptions are defined
 MOST_NETWORKS = 64  # that one process may compile
@@ -185,7 +185,7 @@ def captured_step(
     """The whole step as one CUDA graph if ``speed`` says so."""
     if not speed.cuda_graph:
         return step
-    rate_tensor(optimizer, next(network.parameters()).device)
+    make_capturable(optimizer, next(network.parameters()).device)
 
     @contextmanager
     def keeping() -> Iterator[None]:
@@ -199,15 +199,15 @@ def captured_step(
 
 @contextmanager
 def unchanged(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Undo what the steps inside change in weights, batch-norm statistics, momentum and random numbers. Every tensor
-    keeps its address; momentum that did not exist before is zero afterwards, which trains identically."""
+    """Undo what the steps inside change in weights, batch-norm statistics, optimizer and random numbers. Every tensor
+    keeps its address; what the optimizer did not have before is zero afterwards, which trains identically."""
     tensors = [*network.parameters(), *network.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
-    momenta_before = [None if buffer is None else buffer.clone() for buffer in momenta(optimizer)]
+    remembered = [{name: value.clone() for name, value in state.items()} for state in optimizer_state(optimizer)]
     cuda = tensors[0].device.type == "cuda"
     with torch.random.fork_rng(devices=[tensors[0].device]) if cuda else nullcontext():
         yield
     with torch.no_grad():
         for tensor, value in zip(tensors, before, strict=True):
             tensor.copy_(value)
-    set_momenta(optimizer, momenta_before)
+    restore_optimizer(optimizer, remembered)

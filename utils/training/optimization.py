@@ -1,34 +1,61 @@
-"""The optimizer and the learning-rate schedules of the protocol (section 4.1)."""
+"""The optimizers and the learning-rate schedules of the protocol (section 4.1, tables 1 and 2)."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DECAY_FACTOR = 0.1
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SCHEDULES = ("step", "cosine")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a training step beside the learning rate."""
+    """What decides a training step beside the learning rate. ``momentum`` is SGD's; ``clip_norm``: the largest norm of
+    all gradients together; ``micro_batch_size``: images of a forward pass, of which a step may take several."""
 
     batch_size: int
     momentum: float
     weight_decay: float
+    optimizer: str = "sgd"
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    micro_batch_size: int | None = None
+
+    @property
+    def forward_size(self) -> int:
+        """Images of a forward pass."""
+        return self.micro_batch_size or self.batch_size
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Fresh, with weight decay on every trained parameter, including normalization and biases; its rate is still to be
+    set. Adam adds the decay to the gradient (L2), as torch's and the paper's do; AdamW takes it off the weights."""
+    if recipe.optimizer == "sgd":
+        return sgd(network, 0.0, recipe.momentum, recipe.weight_decay)
+    return OPTIMIZERS[recipe.optimizer](_to_train(network), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
 
 
 def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """SGD with weight decay on every trained parameter, including normalization and biases; with fresh momentum."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(_to_train(network), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
-def rate_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+def _to_train(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Keep the learning rate in a tensor, which a CUDA graph reads at every replay."""
+    # Adam says so of every step outside a graph, such as that of an epoch's smaller last batch.
+    warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        group["capturable"] = True
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -39,45 +66,63 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def momenta(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
-    """The momentum buffer of every trained parameter, in order; None before its first step."""
-    return [optimizer.state[parameter].get("momentum_buffer") for parameter in _trained(optimizer)]
+def optimizer_state(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
+    """For every trained parameter, in order, what its optimizer remembers: SGD's momentum, or Adam's two moments and
+    its count of steps. Nothing before the first step."""
+    return [
+        {name: value for name, value in optimizer.state[parameter].items() if value is not None}
+        for parameter in _optimized(optimizer)
+    ]
 
 
 @torch.no_grad()
-def set_momenta(optimizer: torch.optim.Optimizer, values: Sequence[torch.Tensor | None] | None = None) -> None:
-    """Restore what ``momenta`` returned, in place if buffers exist; by default, a fresh optimizer's. None means no
-    momentum: an existing buffer is set to zero, which is equivalent.
+def restore_optimizer(optimizer: torch.optim.Optimizer, values: Sequence[Mapping[str, Tensor]] | None = None) -> None:
+    """Restore what ``optimizer_state`` returned, in place if there is something; by default, a fresh optimizer's. What
+    a fresh one lacks is set to zero, from which every optimizer goes on as from nothing.
 
-    Raises ValueError if the momenta belong to another network.
+    Raises ValueError if the values belong to another network.
     """
-    parameters = _trained(optimizer)
-    pairs = list(zip(parameters, values or [None] * len(parameters), strict=True))
-    for parameter, value in pairs:
-        if value is not None and value.shape != parameter.shape:
-            raise ValueError(f"a momentum of {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
-    for parameter, value in pairs:
-        buffer = optimizer.state[parameter].get("momentum_buffer")
-        if buffer is None and value is not None:
-            # In the parameter's own memory format, which fused SGD relies on.
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
-        elif buffer is not None:
-            buffer.copy_(torch.zeros_like(buffer) if value is None else value)
+    parameters = _optimized(optimizer)
+    pairs = list(zip(parameters, values or [{}] * len(parameters), strict=True))
+    for parameter, saved in pairs:
+        for name, value in saved.items():
+            if value.shape not in (parameter.shape, ()):
+                raise ValueError(f"a {name} of {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+    for parameter, saved in pairs:
+        state = optimizer.state[parameter]
+        for name in state.keys() - saved.keys():
+            state[name].zero_()
+        for name, value in saved.items():
+            if name not in state:
+                # In the parameter's own memory format, which fused optimizers rely on; a count of steps has no format.
+                like = parameter if value.shape == parameter.shape else value.to(parameter.device)
+                state[name] = torch.empty_like(like)
+            state[name].copy_(value)
 
 
-def _trained(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+def _optimized(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 # A schedule is a list of learning rates, one per epoch; the paper's for the warm-up and the levels is a constant.
 
 
+def final_rates(schedule: str, lr: float, epochs: int, decays_at: Sequence[float] | None) -> list[float]:
+    """The schedule of a final training."""
+    return cosine_rates(lr, epochs) if schedule == "cosine" else decayed_rates(lr, epochs, decays_at)
+
+
 def decayed_rates(lr: float, epochs: int, decays_at: Sequence[float]) -> list[float]:
-    """The schedule of a final training: divided by ten after each share ``decays_at`` of the epochs; a single epoch has
-    the full rate."""
+    """Divided by ten after each share ``decays_at`` of the epochs (section 4.1); a single epoch has the full rate."""
     return [lr * DECAY_FACTOR ** sum(epoch >= share * epochs for share in decays_at) for epoch in range(epochs)]
 
 
 def cosine_rates(lr: float, epochs: int) -> list[float]:
-    """Half a cosine from ``lr`` towards 0 (Gem-Miner's search)."""
+    """Half a cosine from ``lr`` towards 0 (ImageNet, and Gem-Miner's search)."""
     return [lr * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs)]
+
+
+def ramp(rate: float, epoch: int, steps: int, ramp_epochs: int) -> list[float]:
+    """The learning rate of each of an epoch's ``steps``: within a stage's first ``ramp_epochs`` it rises linearly from
+    0, after which it is ``rate``."""
+    return [rate * min(1.0, (epoch * steps + step) / max(1, ramp_epochs * steps)) for step in range(1, steps + 1)]

@@ -1,9 +1,11 @@
 """One stage of a job, trained so that it can be interrupted at any instant: the warm-up, a level, a final training."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from data.batches import count_batches, draw_epoch
 from utils.files import FileError, load, naming_damage, save, write_csv
@@ -15,7 +17,7 @@ from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
 from utils.runs.tensorboard import TAGS, StageScalars
 from utils.seeding import derive_seed, seed_global_generators
 from utils.training.evaluation import train_one_epoch
-from utils.training.optimization import momenta, set_momenta, set_rate
+from utils.training.optimization import optimizer_state, ramp, restore_optimizer, set_rate
 from utils.training.trainer import Trainer
 
 ORDINARY = (1.0, 1.0)  # α = 1: the normalization parameters as they are
@@ -35,6 +37,7 @@ class Stage:
     alpha_range: Sequence[float] = ORDINARY
     test_every: int = 1  # epochs; the last one is always tested
     alpha_layers: int | None = None  # how many layers have an α of their own; None: one for all
+    ramp_epochs: int = 0  # in which the learning rate rises from 0
 
 
 def train_stage(
@@ -69,13 +72,13 @@ def train_stage(
 
 
 def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgress) -> dict:
-    dataset, rate = trainer.dataset, stage.rates[epoch]
+    dataset, batch_size, rate = trainer.dataset, trainer.recipe.batch_size, stage.rates[epoch]
     seeds = {what: derive_seed(stage.seed, stage.purpose, epoch, what) for what in ("network", "batches", "alpha")}
     seed_global_generators(seeds["network"])
-    batches = draw_epoch(dataset, trainer.batch_size, seeds["batches"])
-    steps = count_batches(len(dataset.train), trainer.batch_size)
+    batches = draw_epoch(dataset, batch_size, seeds["batches"])
+    steps = count_batches(len(dataset.train), batch_size)
     alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], stage.alpha_layers).to(trainer.device)
-    set_rate(trainer.optimizer, rate)
+    batches = _each_at_its_rate(batches, trainer.optimizer, ramp(rate, epoch, steps, stage.ramp_epochs))
     started = time.monotonic()
     try:
         train = train_one_epoch(trainer.network, trainer.step, batches, alphas, progress.advance)
@@ -99,8 +102,18 @@ def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgre
     }
 
 
+def _each_at_its_rate(batches: Iterable, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> Iterator:
+    """The batches, with the learning rate set before each of them."""
+    last = None
+    for batch, rate in zip(batches, rates, strict=True):
+        if rate != last:  # on a GPU, to set one is a kernel
+            set_rate(optimizer, rate)
+        last = rate
+        yield batch
+
+
 def _save_unfinished(trainer: Trainer, stage: Stage, rows: list[dict]) -> None:
-    content = {"model": plain_state(trainer.network), "momenta": momenta(trainer.optimizer), "rows": rows}
+    content = {"model": plain_state(trainer.network), "rows": rows, "optimizer": optimizer_state(trainer.optimizer)}
     save(stage.folder / UNFINISHED_FILE, content)
 
 
@@ -116,7 +129,9 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> list[dict]
             expected = {name: (tensor.shape, tensor.dtype) for name, tensor in trainer.network.state_dict().items()}
             if {name: (tensor.shape, tensor.dtype) for name, tensor in content["model"].items()} != expected:
                 raise ValueError("its tensors are those of another network")
-            set_momenta(trainer.optimizer, list(content["momenta"]))
+            if not content["optimizer"]:
+                raise ValueError("it has no state of the optimizer")
+            restore_optimizer(trainer.optimizer, content["optimizer"])
     except FileError as error:
         progress.note(f"{error}: {stage.title} starts again from its beginning")
         return []
@@ -128,5 +143,5 @@ def _check_rows(rows: list[dict], epochs: int) -> None:
     """Raises an exception unless there is a row of numbers for each of the first epochs."""
     if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)) or len(rows) > epochs:
         raise ValueError("its epochs are not those of the stage")
-    if not all(isinstance(row[key], int | float) for row in rows for key in TAGS):
+    if not all(isinstance(row[key], int | float | None) for row in rows for key in TAGS):
         raise ValueError("its metrics are not numbers")

@@ -20,7 +20,7 @@ from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
 from utils.training.evaluation import Evaluation, evaluate
 from utils.training.fast_path import accelerate, captured, captured_step, choose_layout, explaining, in_tf32
-from utils.training.optimization import Recipe, set_momenta, sgd
+from utils.training.optimization import Recipe, make_optimizer, restore_optimizer
 
 
 class Trainer:
@@ -29,19 +29,19 @@ class Trainer:
     trains."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed):
-        self.dataset, self.batch_size, self.device = dataset, recipe.batch_size, dataset.device
+        self.dataset, self.recipe, self.device = dataset, recipe, dataset.device
         self.layout = choose_layout(network, speed, self.device)
         self.network = network.to(memory_format=self.layout)
-        self.optimizer = sgd(network, 0.0, recipe.momentum, recipe.weight_decay)  # every stage sets its own rate
+        self.optimizer = make_optimizer(network, recipe)  # every stage sets its own rate
         step_on_batch = self._make_step(
-            partial(accelerate, speed=speed, device=self.device, batch_size=self.batch_size)
+            partial(accelerate, speed=speed, device=self.device, batch_size=recipe.forward_size)
         )
 
         def step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
             return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha)
 
         step = explaining(in_tf32(step, speed))
-        self.step = captured_step(step, speed, network, self.optimizer, self.batch_size)
+        self.step = captured_step(step, speed, network, self.optimizer, recipe.batch_size)
         self.predict = captured(network, speed, EVALUATION_BATCH_SIZE)
 
     def evaluate(self) -> Evaluation:
@@ -73,11 +73,15 @@ class SubnetworkTrainer(Trainer):
             name: torch.ones_like(weight, dtype=dtype, requires_grad=False) for name, weight in weights.items()
         }
         self.initial_norms = initial_normalization(self.network)
-        return make_train_step(self.network, self.optimizer, self.masks, self.initial_norms, accelerate)
+        recipe = self.recipe
+        return make_train_step(
+            self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
+            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size,
+        )  # fmt: skip
 
     @torch.no_grad()
     def begin(self, state: Mapping[str, Tensor], masks: Masks, initial_norms: State | None = None) -> None:
-        """Fill in θ ⊙ m and ψ_init, with fresh momentum. A weight without a mask survives; ψ_init may be left out if
+        """Fill in θ ⊙ m and ψ_init, with a fresh optimizer. A weight without a mask survives; ψ_init may be left out if
         α is always 1."""
         self.network.load_state_dict(state)
         for name, kept in self.masks.items():
@@ -85,7 +89,7 @@ class SubnetworkTrainer(Trainer):
         for name, tensor in (initial_norms or {}).items():
             self.initial_norms[name].copy_(tensor)
         apply_masks([self.network.get_parameter(name) for name in self.masks], list(self.masks.values()))
-        set_momenta(self.optimizer)
+        restore_optimizer(self.optimizer)
 
 
 class SearchTrainer(Trainer):
@@ -100,8 +104,8 @@ class SearchTrainer(Trainer):
         return make_search_step(self.network, self.optimizer, self.penalty, accelerate)
 
     def begin(self, state: State, seed: int, penalty: float) -> None:
-        """Fill in w0 and λ, and draw new scores from ``seed``, with fresh momentum."""
+        """Fill in w0 and λ, and draw new scores from ``seed``, with a fresh optimizer."""
         self.penalty.fill_(penalty)
         self.network.network.load_state_dict(state)
         self.network.start(seed)
-        set_momenta(self.optimizer)
+        restore_optimizer(self.optimizer)
