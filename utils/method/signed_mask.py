@@ -124,8 +124,8 @@ def load_signed_mask(path: Path, blueprint: Blueprint | None = None) -> SignedMa
     """Read a file written by ``save_signed_mask``, as data only: of the tensors that the network of ``blueprint`` takes
     from it, or of all. Nothing is unpacked before its size is known to fit.
 
-    Raises FileError if the file is damaged, not such a file or of
-    another network, FileNotFoundError if it does not exist.
+    Raises FileError if the file is damaged, not such a file or of another network, FileNotFoundError if it does not
+    exist.
     """
     with naming_damage(path, "is damaged or no signed-mask file: copy or create it again"):
         archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))

@@ -77,7 +77,8 @@ class Record:
     def last_level(self) -> int:
         """The last level that the run has finished, or that its first command asked for."""
         finished = [result["level"] for result in self.results.values() if result["kind"] == "level"]
-        return max([self.config["about"]["flags"]["levels"], *finished])
+        asked = self.config.get("about", {}).get("flags", {}).get("levels", 0)
+        return max([asked, *finished])
 
 
 def read_result(stage: Path) -> dict:
