@@ -23,7 +23,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
-from utils.flags import COUNT, SETTINGS, make_parser
+from utils.flags import COUNT, POSITIVE, SETTINGS, make_parser
 from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paired import paired_rows
@@ -68,7 +68,7 @@ def report(args: argparse.Namespace) -> None:
         if args.dry_run:
             print_work(plan)
         elif args.list:
-            print(*commands(plan, args.list), sep="\n")
+            print(*commands(plan, args.list, args.points), sep="\n")
         else:
             make_figure(plan, args, records)
 
@@ -89,6 +89,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--name", default="figure", help="of the picture and tables")
     add("--title", default="", help="of the picture")
     add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
+    add("--points", type=POSITIVE, help="positions of each error barrier that is to be measured")
     add("--levels", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
     add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
         help="a comparison of this method's runs that all panels of barriers show")
@@ -144,12 +145,13 @@ def print_work(plan: Plan) -> None:
     print(work_table(plan.runs), *describe_plan(plan), sep="\n")
 
 
-def commands(plan: Plan, kind: str) -> list[str]:
+def commands(plan: Plan, kind: str, points: int | None) -> list[str]:
     """Plain command lines that make what is missing."""
     if kind == "next":
-        return commands(plan, "runs") or commands(plan, "barriers")
+        return commands(plan, "runs", points) or commands(plan, "barriers", points)
     if kind == "barriers":
-        program, listed = "calculate_error_barrier.py", plan.commands_of_barriers()
+        wanted = ("--points", str(points)) if points else ()
+        program, listed = "calculate_error_barrier.py", [(*one, *wanted) for one in plan.commands_of_barriers()]
     else:
         program, listed = "main.py", plan.commands_of_runs() if kind == "runs" else plan.commands_of_stages()
     return [command_line(program, (*arguments, "--share")) for arguments in listed]
@@ -176,7 +178,7 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     write(folder / f"{args.name}.md", text.encode())
     group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)
-    missing = commands(plan, "next")
+    missing = commands(plan, "next", args.points)
     if missing:
         counts = f"{plan.missing_stages()} trainings, {len(plan.missing_barriers())} error barriers"
         print(f"missing: {counts}; next:", *missing, "", sep="\n")

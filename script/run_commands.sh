@@ -33,6 +33,7 @@ if [ "$WORKERS" -gt 1 ]; then
     mkdir -p "$LOGS"
     share=$(($(nproc) / WORKERS))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}
+    export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-$OMP_NUM_THREADS}
     for index in "${!COMMANDS[@]}"; do
         printf '%s\0' "$((index + 1))" "${COMMANDS[index]}"
     done | xargs -0 -n 2 -P "$WORKERS" --process-slot-var=SLOT bash -c 'work "$@"' work || exit 1

@@ -126,7 +126,7 @@ def test_a_launcher_s_recipe(launcher):
     args = parse_arguments(shlex.split(listed))
     assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
     assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
-    assert args.levels == (10 if args.arch.endswith("_tiny") else 15)
+    assert args.levels == (8 if args.arch.endswith("_tiny") else 15)
     assert args.device == "auto"
     if args.method == "gm":
         assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)

@@ -6,6 +6,7 @@
 #   LEVELS              where final trainings begin
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
+#   POINTS              positions of each error barrier, if not 11
 #   REFERENCE           a method and a comparison that all panels of barriers show; empty for none
 #   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
 #   SWEEP VALUES_<method>    a flag of main.py, and its values in a sweep, one a line; not set for none
@@ -92,7 +93,7 @@ plan() {
 
 report() {
     "$PYTHON" "$PROJECT/report.py" --plan "$PLAN" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
-        --levels "${BARRIER_LEVEL_LIST[@]}" --comparisons "${COMPARISON_LIST[@]}" ${SWEEP:+--by "$SWEEP"} \
+        --levels "${BARRIER_LEVEL_LIST[@]}" --comparisons "${COMPARISON_LIST[@]}" ${SWEEP:+--by "$SWEEP"} ${POINTS:+--points "$POINTS"} \
         ${REFERENCE:+--reference "${REFERENCE_PAIR[@]}"} ${PARTS:+--parts} "$@"
 }
 

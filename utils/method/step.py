@@ -54,7 +54,8 @@ def make_train_step(
     def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         norms_of_this_step = interpolate_normalization(norms, initial_norms, alpha)
         outputs = functional_call(network, norms_of_this_step, (images,), tie_weights=False)
-        return F.cross_entropy(outputs, labels, label_smoothing=label_smoothing), outputs
+        # In float32: CUDA's autocast would leave the logarithm of the softmax in bf16.
+        return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing), outputs
 
     def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
