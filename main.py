@@ -8,11 +8,16 @@ utils/method/step.py.
 """
 
 import argparse
+import signal
 import sys
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from torch import nn
@@ -106,6 +111,7 @@ class Job:
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
         made_with = {"device": device_name(device), "precision": self.speed.precision}
         self.run = Run(folder, settings, self.blueprint, made_with, args.share)
+        self.run.check_finished(planned_levels(args))
         stages = stage_epochs(args)
         finished = sum(is_finished(folder / stage) for stage in stages)
         print(

@@ -12,9 +12,14 @@ planned final trainings and nothing else; what is missing is a gap, and is liste
 
 import argparse
 import shlex
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
@@ -110,6 +115,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def print_table(args: argparse.Namespace, records: Records) -> None:
     # Named twice, a run would be two trials.
+    folders = args.runs or [args.runs_dir]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(f"there is no finished final training, and no folder {missing[0]}: name one, or run main.py")
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
     table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
     if not table:

@@ -42,6 +42,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
+check_numbers --seeds "$SEEDS"
+check_numbers --levels "$LEVELS"
+check_numbers --barrier-levels "$barrier_levels"
+check_numbers PER_GPU "${PER_GPU:-}"
 read -ra LEVEL_LIST <<<"$LEVELS"
 read -ra COMPARISON_LIST <<<"${COMPARISONS:-}"
 read -ra BARRIER_LEVEL_LIST <<<"${barrier_levels:-${BARRIER_LEVELS:-0}}"
