@@ -136,7 +136,7 @@ def test_a_launcher_s_recipe(launcher):
                  "mobilenetv2_tiny": ("sgd", 0.1, 2e-3)}  # fmt: skip
         assert (args.optimizer, args.lr, args.weight_decay) == rates.get(args.arch, ("sgd", 0.1, 5e-4))
         assert args.final_schedule == ("step" if args.optimizer == "sgd" else "cosine")
-        assert args.batch_size == (48 if args.arch.endswith("_tiny") else 128)
+        assert args.batch_size == (32 if args.arch.endswith("_tiny") else 128)
         assert args.start[-3:] == [METHODS[args.method].solution, "signs", "mask"]
     if args.dataset != "digits" and not args.arch.endswith("_tiny"):
         assert args.final_levels == [3, 5, 7, 9, 11, 13, 15]

@@ -27,7 +27,7 @@ from utils.files import (
 )
 from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
-from utils.method.signed_mask import SignedMask, extract_signed_mask, save_signed_mask
+from utils.method.signed_mask import SignedMask, extract_signed_mask, load_subnetwork, save_signed_mask
 from utils.method.starts import STARTS
 from utils.runs.progress import JobProgress
 from utils.runs.records import (
@@ -181,6 +181,13 @@ class Run:
             if is_finished(folder) and not is_whole_archive(folder / SIGNED_MASK_FILE):
                 with claim_stage(folder, wait=True):
                     self.keep_signed_mask(level, extract_signed_mask(*self.read(level.stage), self.blueprint.signed))
+
+    def signed_mask(self, source: str) -> SignedMask:
+        """That of a level of this run, by its folder's name, or of another run's file."""
+        if (self.folder / source / NETWORK_FILE).exists():
+            state, masks = self.read(source)
+            return extract_signed_mask(state, masks, self.blueprint.signed)
+        return load_subnetwork(Path(source), self.blueprint)[1]
 
     def result(self, stage: Level | FinalTraining, measured: dict) -> dict:
         """What is recorded of a finished stage: which network of which run it is, what was measured, and on what."""
