@@ -4,6 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import build_network
+from models.efficientnet import MBConv
+from models.mobilenetv2 import InvertedResidual
+from models.shufflenet import ShuffleUnit
 from tests.toys import SMALL_ARCHS
 
 # Parameters for 100 classes. The published EfficientNet-B0 has 1,088 more, which its forward pass never uses.
