@@ -104,9 +104,9 @@ class Job:
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
         check_last_batch(self.blueprint, dataset, self.recipe.forward_size)
-        self.subnetwork, self.signed_mask, digest = self.read_subnetwork()
+        self.subnetwork, self.signed_mask, identity = self.read_subnetwork()
         self.check_signs_from()
-        settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
+        settings = run_settings(args) | {"data": dataset.description(), **identity}
         folder = args.runs_dir / args.name
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
         made_with = {"device": device_name(device), "precision": self.speed.precision}
@@ -122,15 +122,17 @@ class Job:
         self.progress = JobProgress(stages, len(dataset.train))
         self.dataset = dataset.to(device)
 
-    def read_subnetwork(self) -> tuple[State, SignedMask | None, str | None]:
-        """What --signed-mask names, for this network, and what tells the file from any other."""
+    def read_subnetwork(self) -> tuple[State, SignedMask | None, dict]:
+        """What --signed-mask names, for this network, and the settings that say which file it is and where its signed
+        mask was found."""
         path = self.args.signed_mask
         if not path:
-            return {}, None, None
-        values, signed_mask = load_subnetwork(path, self.blueprint)
+            return {}, None, {"signed_mask": None, "signed_mask_source": None}
+        values, signed_mask, source = load_subnetwork(path, self.blueprint)
         if not signed_mask.keys() >= set(self.blueprint.classifier):
             print(f"{path} was found on another data set: the classifier for {self.args.dataset} starts fresh")
-        return values, signed_mask, f"sha256 {sha256(path.read_bytes()).hexdigest()}"
+        digest = f"sha256 {sha256(path.read_bytes()).hexdigest()}"
+        return values, signed_mask, {"signed_mask": digest, "signed_mask_source": source}
 
     def check_signs_from(self) -> None:
         """Raises UserError, before the levels are trained, if a source of --signs-from will not be there."""

@@ -4,6 +4,7 @@
     python report.py runs/cifar100_*                        # of the runs named
     python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
     python report.py runs/alpha/* --by alpha-range          # a row for every value of a setting
+    python report.py --transfers runs/transfer/*            # signed masks on the data sets that they were not found on
     python report.py --plan FILE --name figure3 --levels 11 --comparisons noise-signs lmc-signs
 
 A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure shows the
@@ -49,7 +50,8 @@ from utils.results.tables import (
     summary_table,
     trained_in,
 )
-from utils.runs.records import FIGURES_FOLDER, Records
+from utils.results.transfers import collect_transfers, transfer_records, transfer_text
+from utils.runs.records import FIGURES_FOLDER, Record, Records
 from utils.runs.tensorboard import SCALARS_FOLDER, group_scalars
 
 
@@ -61,6 +63,8 @@ def report(args: argparse.Namespace) -> None:
     records = Records()
     if args.paired:
         print(markdown_table(rows_of_twins(*map(records.below, args.paired))))
+    elif args.transfers:
+        print_transfers(args, records)
     elif args.plan is None:
         print_table(args, records)
     else:
@@ -82,6 +86,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--paired", nargs=2, type=Path, metavar="FOLDER",
         help="two folders of runs of the same names: their differences")
+    parser.add_argument("--transfers", action="store_true",
+        help="rows are the data sets that signed masks were found on, columns those that they are trained on")
     add_sweep_flag(parser.add_argument)
     add = parser.add_argument_group("a figure of planned runs").add_argument
     add("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
@@ -93,7 +99,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
         help="a comparison of this method's runs that all panels of barriers show")
     add("--parts", action="store_true", help="tables say where each part of a subnetwork comes from")
-    add("--out", type=Path, help="folder of the figure (default: figures/NAME beside the first run)")
+    add("--out", type=Path,
+        help="folder of the figure, or of --transfers (default: figures/NAME or figures/transfer beside the first run)")
     add("--dry-run", action="store_true", help="only print the runs, their epochs and what is done")
     add("--list", choices=("runs", "stages", "barriers", "next"),
         help="only print the commands that make what is missing: run by run, or stage by stage for workers side by "
@@ -101,6 +108,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.paired and (args.plan or args.runs):
         parser.error("--paired takes its two folders and nothing else")
+    if args.transfers and (args.plan or args.paired or args.by):
+        parser.error("--transfers takes run folders and --out")
     if args.plan and args.runs:
         parser.error("give runs or --plan, not both")
     if (args.list or args.dry_run) and not args.plan:
@@ -113,17 +122,35 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 # fmt: on
 
 
-def print_table(args: argparse.Namespace, records: Records) -> None:
-    # Named twice, a run would be two trials.
+def named_runs(args: argparse.Namespace, records: Records) -> list[Record]:
+    """The runs named, or all below --runs-dir."""
     folders = args.runs or [args.runs_dir]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise UserError(f"there is no finished final training, and no folder {missing[0]}: name one, or run main.py")
-    named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
-    table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
+    # Named twice, a run would be two trials.
+    return list(dict.fromkeys(records.of(run.resolve()) for run in args.runs)) or records.below(args.runs_dir)
+
+
+def print_table(args: argparse.Namespace, records: Records) -> None:
+    table = summary_table(collect_results(named_runs(args, records), args.by))
     if not table:
         raise UserError("there is no finished final training: run main.py first, or name other runs")
     print(table)
+
+
+def print_transfers(args: argparse.Namespace, records: Records) -> None:
+    """The table of signed masks on other data sets, kept with its CSV file."""
+    runs = named_runs(args, records)
+    results = collect_transfers(runs)
+    if all(result["start"] == "dense" for result in results):
+        raise UserError("no final training from a level or a signed mask is finished: train some, or name other runs")
+    folder = args.out or runs[0].folder.parent / FIGURES_FOLDER / "transfer"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = transfer_text(results)
+    write(folder / "transfer.md", text.encode())
+    write_csv(folder / "transfer.csv", transfer_records(results))
+    print(f"{text}\ntransfer: {folder}")
 
 
 def read_plan(args: argparse.Namespace, records: Records) -> Plan:

@@ -211,8 +211,8 @@ def test_the_flags_make_a_recipe():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--micro-batch-size 48", "--micro-batch-size 48 should divide --batch-size 128 without a rest"),
-        ("--micro-batch-size 200", "--micro-batch-size 200 should divide --batch-size 128 without a rest"),
+        ("--micro-batch-size 48", "--micro-batch-size 48 should divide --batch-size 128 without remainder"),
+        ("--micro-batch-size 200", "--micro-batch-size 200 should divide --batch-size 128 without remainder"),
         ("--method gm --micro-batch-size 64 --start mask", "Gem-Miner's search takes whole batches"),
     ],
 )

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -182,18 +183,33 @@ def has_values(path: Path) -> bool:
     return path.suffix == ".pt"
 
 
-def load_subnetwork(path: Path, blueprint: Blueprint) -> tuple[State, SignedMask]:
-    """The values and the signed mask of a ``network.pt``, or no values and a signed-mask file's, for a network.
+class Subnetwork(NamedTuple):
+    """What a file has for a network: values, none if it is a signed-mask file; a signed mask; and where that was found,
+    ``dataset``, ``method`` and ``level``, of which the last two are None unless it is a level's ``network.pt``."""
 
-    From another data set they come without the classifier. Raises FileError.
+    values: State
+    signed_mask: SignedMask
+    source: dict[str, str | int | None]
+
+
+def load_subnetwork(path: Path, blueprint: Blueprint) -> Subnetwork:
+    """What a ``network.pt`` or a signed-mask file has for a network.
+
+    From another data set it comes without the classifier. Raises FileError.
     """
     if not has_values(path):
-        return {}, fit_signed_mask(load_signed_mask(path, blueprint), blueprint, str(path))
+        file = load_signed_mask(path, blueprint)
+        source = {"dataset": file.dataset, "method": None, "level": None}
+        return Subnetwork({}, fit_signed_mask(file, blueprint, str(path)), source)
     found, content = load_network(path)
+    result = content["result"] or {}
+    of_level = result if result.get("kind") == "level" else {}
+    source = {"dataset": found.dataset, "method": of_level.get("method"), "level": of_level.get("level")}
     signs = extract_signed_mask(content["model"], content["masks"], found.signed)
     signed_mask = fit_signed_mask(SignedMaskFile(signs, found.arch, found.dataset), blueprint, str(path))
     fresh = signs.keys() - signed_mask.keys()
-    return {name: value for name, value in content["model"].items() if name not in fresh}, signed_mask
+    values = {name: value for name, value in content["model"].items() if name not in fresh}
+    return Subnetwork(values, signed_mask, source)
 
 
 def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> SignedMask:

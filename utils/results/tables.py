@@ -46,7 +46,7 @@ class Experiment:
     start: str
     level: int | None
     precision: str | None = None  # of their training, if anything is finished
-    setting: str = ""  # the value of the setting that a sweep varies, and where signs come from
+    setting: str = ""  # the value of the setting that a sweep varies, and where a signed mask or signs come from
     flipped: float = 0.0  # share of the transferred signs
 
     @classmethod
@@ -54,7 +54,8 @@ class Experiment:
         """Of a final training in a run with these settings, in a sweep of the settings ``by``."""
         dense = final.start == "dense"
         swept = setting_text(settings, [name for name in by if not dense or name in DENSE_SETTINGS])
-        setting = ", ".join(filter(None, [swept, final.signs_from and f"signs of {final.signs_source}"]))
+        source = "" if dense else source_text(settings)
+        setting = ", ".join(filter(None, [swept, source, final.signs_from and f"signs of {final.signs_source}"]))
         method = "dense" if dense else settings["method"]
         place = settings["dataset"], settings["arch"], method, final.start, final.level
         return cls(*place, precision, setting, final.flipped)
@@ -81,6 +82,21 @@ class Experiment:
         method = -1 if self.method == "dense" else list(METHODS).index(self.method)
         start = list(STARTS).index(self.start)
         return self.dataset, self.arch, self.level or 0, method, self.setting, start, self.flipped, self.precision or ""
+
+
+def source_text(settings: Mapping) -> str:
+    """Where a run's signed mask was found, such as "found on cifar10 by AWS, level 11"; empty if it has none or does
+    not say."""
+    source = settings.get("signed_mask_source")
+    by = f" by {METHODS[source['method']].label}, level {source['level']}" if source and source["method"] else ""
+    return f"found on {source['dataset']}{by}" if source else ""
+
+
+def shared_settings(settings: Mapping) -> list[str]:
+    """The settings in which trials of one experiment agree. Of signed masks of one method and level, each trial may
+    have its own."""
+    known = (settings.get("signed_mask_source") or {}).get("method")
+    return [key for key in settings if key not in TRIAL_SETTINGS and not (known and key == "signed_mask")]
 
 
 def setting_text(settings: Mapping, by: Iterable[str]) -> str:
@@ -155,7 +171,7 @@ def check_same_experiments(records: Sequence[Record], by: Sequence[str] = ()) ->
     first_of: dict[tuple, Record] = {}
     for record in records:
         settings = record.settings
-        kinds = {settings["method"]: [key for key in settings if key not in TRIAL_SETTINGS]}
+        kinds = {" ".join(filter(None, [settings["method"], source_text(settings)])): shared_settings(settings)}
         if any(result["start"] == "dense" for result in record.finals):
             kinds["dense networks"] = list(DENSE_SETTINGS)
         for kind, keys in kinds.items():

@@ -22,9 +22,9 @@ EARLIER_DEFAULTS = {
     **{"pruning_schedule": "constant", "decays_at": [0.5, 0.75], "network_version": 1},
     **{"optimizer": "sgd", "final_schedule": "step", "level_ramp_epochs": 0, "final_ramp_epochs": 0},
     **{"clip_norm": None, "label_smoothing": 0.0, "micro_batch_size": None},
-    **dict.fromkeys(("pixels", "rewind_norms", "alpha_per_layer")),
+    **dict.fromkeys(("pixels", "rewind_norms", "alpha_per_layer", "signed_mask_source")),
 }
-NOT_FLAGS = ("data", "network_version")  # settings that no flag sets
+NOT_FLAGS = ("data", "network_version", "signed_mask_source")  # settings that no flag sets
 
 
 def is_finished(stage: Path) -> bool:
@@ -106,6 +106,8 @@ def is_result(found: object) -> bool:
 def other_settings(settings: Mapping, there: Mapping) -> list[str]:
     """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
     ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found)) for found in (settings, there))
+    if theirs["signed_mask_source"] is None:  # an earlier version's, whose digest says which signed mask it is
+        ours["signed_mask_source"] = None
     return differences(ours, theirs)  # tuples are lists in a file
 
 

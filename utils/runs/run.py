@@ -196,7 +196,7 @@ class Run:
         if is_level(source):
             state, masks = self.read(source)
             return extract_signed_mask(state, masks, self.blueprint.signed)
-        return load_subnetwork(Path(source), self.blueprint)[1]
+        return load_subnetwork(Path(source), self.blueprint).signed_mask
 
     def result(self, stage: Level | FinalTraining, measured: dict) -> dict:
         """What is recorded of a finished stage: which network of which run it is, what was measured, and on what."""
