@@ -1,0 +1,31 @@
+"""ImageNet: files in the official layout, read by the list that ``data/prepare_imagenet.py`` makes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.image_files import ImageFiles, Stream
+from utils.errors import UserError
+from utils.files import naming_damage
+
+FOLDER = Path("ILSVRC", "Data", "CLS-LOC")  # below the data root
+LIST = "imagenet.npz"  # in the data root
+IMAGE_SIZE = 224
+
+
+def load_imagenet(root: Path, workers: int | None = None) -> tuple[ImageFiles, ImageFiles, int]:
+    """The training split, the validation images as the test split, and the number of classes. No image is read."""
+    path, command = root / LIST, f"python data/prepare_imagenet.py --data-root {root}"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: put the official ILSVRC folder into {root} and run {command}")
+    stream = Stream(root / FOLDER, workers)
+    complaint = f"is damaged: delete it and run {command} again"
+    with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
+        classes = len(file["wnids"])
+        return _split(file, "train", stream), _split(file, "val", stream), classes
+
+
+def _split(file: np.lib.npyio.NpzFile, name: str, stream: Stream) -> ImageFiles:
+    labels, sizes = (torch.from_numpy(file[f"{name}_{part}"]) for part in ("labels", "bytes"))
+    return ImageFiles(file[f"{name}_names"], labels, sizes, IMAGE_SIZE, stream)
