@@ -6,13 +6,14 @@ number, and an epoch can begin at any of its batches.
 
 import io
 import os
+import threading
 import time
 import warnings
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,17 @@ def draw_crops(task: Task, images: list[Image.Image]) -> tuple[Tensor, list[list
     return flips, boxes.tolist()
 
 
+def end_with_parent(worker: int) -> None:
+    """In a worker: end when the process that it works for has ended, however that was. Torch's own watch is on the
+    server, which lives as long as the workers do."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Stream:
     """The worker processes, which serve one pass over images after the other; ``waited``: seconds without a batch."""
 
@@ -138,9 +150,15 @@ class Stream:
     def _loader(self, device: torch.device) -> DataLoader:
         if self.loader is None:
             processes = {"persistent_workers": True, "multiprocessing_context": PROCESSES} if self.workers else {}
-            pinned = device.type == "cuda"
             self.loader = DataLoader(
-                Crops(self.folder), None, sampler=self, num_workers=self.workers, pin_memory=pinned, **processes
+                Crops(self.folder),
+                batch_size=None,
+                sampler=self,
+                num_workers=self.workers,
+                worker_init_fn=end_with_parent,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # it draws from one, and torch's global one is for dropout
+                **processes,
             )
         return self.loader
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # otherwise only data/ is on the path
 
-from data.image_files import PROCESSES, decode, open_image
+from data.image_files import PROCESSES, decode, end_with_parent, open_image
 from data.imagenet import FOLDER, LIST, load_imagenet
 from utils.errors import UserError, exit_status
 from utils.files import naming_damage, written_whole
@@ -143,9 +143,13 @@ class Checks(torch.utils.data.Dataset):
 
 def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
     """The bytes of every image, each of which was decoded. Raises UserError if any cannot be, after a line for each."""
-    context = PROCESSES if workers else None
     loader = DataLoader(
-        Checks(folder, names), 64, num_workers=workers, collate_fn=list, multiprocessing_context=context
+        Checks(folder, names),
+        batch_size=64,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=end_with_parent,
+        multiprocessing_context=PROCESSES if workers else None,
     )
     sizes, damaged = [], []
     with tqdm(total=len(names), desc="checking", unit="img", disable=None) as progress:

@@ -1,6 +1,11 @@
 """ImageNet in the official layout: its preparation, its crops against torchvision's transforms, and whole jobs."""
 
 import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +13,24 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+import calculate_error_barrier
+import main
 from data import load_dataset, prepare_imagenet
 from data.augmentation import Augmentation, draw_resized_crops
 from data.batches import evaluation_batches, training_batches
 from data.image_files import Crops, Task, decode, open_image
 from data.imagenet import FOLDER, LIST
-from tests.commands import assert_refused
+from tests.commands import (
+    PROJECT,
+    TINY_JOB,
+    assert_refused,
+    assert_same_networks,
+    interrupt_at,
+    read_csv,
+    run_in_process,
+)
+from utils.files import load
+from utils.runs.progress import JobProgress
 
 WNIDS = ("n01440764", "n02119789", "n03995372")
 SHAPES = ((500, 375), (375, 500), (90, 64), (64, 300), (257, 256), (700, 80))  # widths and heights of images
@@ -289,3 +306,107 @@ def test_an_image_that_is_gone_or_damaged(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=str(path)):
         list(training_batches(dataset, 8, seed=0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole jobs, interrupted within an epoch
+# ---------------------------------------------------------------------------------------------------------------------
+
+JOB = (
+    "--dataset imagenet --arch mobilenetv2_tiny --method aws --pixels 32 --train-images-per-class 6 --batch-size 4 "
+    "--start signs --levels 1 --level-epochs 1 --final-epochs 1 --checkpoint-seconds 0 --workers 0"
+).split()
+
+
+def test_a_job_interrupted_within_epochs(prepared, tmp_path):
+    """Five steps an epoch, each saved. Of the warm-up, the level and the final training, one is interrupted in the
+    middle; the rest is done with other workers, and the bits are those of an undisturbed job."""
+    job = [*JOB, "--data-root", str(prepared)]
+    expected = run_in_process(tmp_path / "undisturbed", *job)
+    for stage, (call, workers) in enumerate(((3, 0), (8, 1), (12, 0))):
+        runs = tmp_path / str(stage)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_at(call, JobProgress, "advance", patch)
+            run_in_process(runs, *job)
+        (unfinished,) = runs.rglob("unfinished.pt")
+        state = load(unfinished)
+        assert state["rows"] == []
+        assert state["epoch"]["tally"]["images"] == 4 * (call - 1 - 5 * stage)
+        with pytest.MonkeyPatch.context() as patch:
+            steps = interrupt_at(0, JobProgress, "advance", patch)
+            run = run_in_process(runs, *job, "--workers", str(workers))
+        assert len(steps) == 15 - (call - 1)
+        assert_same_networks(run, expected)
+        for ours, theirs in zip(sorted(run.rglob("metrics.csv")), sorted(expected.rglob("metrics.csv")), strict=True):
+            for row, other in zip(read_csv(ours), read_csv(theirs), strict=True):
+                assert [row[key] for key in ("train_loss", "train_accuracy", "test_loss")] == [
+                    other[key] for key in ("train_loss", "train_accuracy", "test_loss")
+                ]
+
+
+def test_an_error_barrier_of_images_on_disk(prepared, tmp_path, run_program):
+    """The path from ψ to ψ_init in a level; its end at ψ is the network that was measured in training."""
+    run = run_in_process(tmp_path, *JOB, "--data-root", str(prepared), "--start")
+    flags = ("--points", 2, "--data-root", prepared, "--workers", 0, "--device", "cpu", "--epsilon", 1)
+    status, _, error = run_program(calculate_error_barrier, "--normalization-path", run / "level_01", *flags)
+    assert status == 0, error
+    (positions,) = tmp_path.rglob("positions.csv")
+    assert [row["alpha"] for row in read_csv(positions)] == ["0.0", "1.0"]
+    assert "recorded" not in error  # a difference from what training measured
+
+
+def test_dropout_goes_on_within_an_epoch(tmp_path):
+    """Its random numbers come from torch's global generator, here of EfficientNet on images in memory."""
+    job = "--arch efficientnet --method dense --final-epochs 1 --batch-size 25 --checkpoint-seconds 0".split()
+    expected = run_in_process(tmp_path / "undisturbed", *job)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(3, JobProgress, "advance", patch)
+        run_in_process(tmp_path / "interrupted", *job)
+    assert_same_networks(run_in_process(tmp_path / "interrupted", *job), expected)
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, run_program):
+    """Within an epoch, either: the training ends where it is noticed."""
+    flags = [*TINY_JOB, "--method", "dense", "--lr", "1e30", "--runs-dir", tmp_path, "--checkpoint-seconds", "0"]
+    assert_refused(run_program(main, *flags), "epoch 1: the training loss is no longer finite")
+    for path in tmp_path.rglob("unfinished.pt"):
+        assert np.isfinite(load(path)["epoch"]["tally"]["loss"])
+
+
+@pytest.mark.slow
+def test_killed_within_an_epoch(prepared, tmp_path):
+    """kill -9 of a job with two workers, which end with it; finished with none."""
+    job = [*JOB, "--data-root", str(prepared), "--final-epochs", "12"]
+    program = [sys.executable, PROJECT / "main.py", *TINY_JOB, *job, "--runs-dir", tmp_path / "killed"]
+    with subprocess.Popen([*map(str, program), "--workers", "2"], stdout=subprocess.PIPE, text=True) as process:
+        final = tmp_path / "killed" / "imagenet_mobilenetv2_tiny_aws_seed1" / "final" / "level_01_signs_seed2"
+        while not (final / "unfinished.pt").exists():
+            time.sleep(0.05)
+        descendants = processes_below(process.pid)
+        assert len(descendants) >= 2
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert load(final / "unfinished.pt")["epoch"] is None or load(final / "unfinished.pt")["epoch"]["tally"]["images"]
+    run = run_in_process(tmp_path / "killed", *job)
+    assert_same_networks(run, run_in_process(tmp_path / "undisturbed", *job))
+    patience = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in descendants):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
+def processes_below(pid):
+    """The processes that a process has started, and theirs."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in processes_below(child)]
+
+
+def test_the_share_of_time_spent_waiting(tmp_path, capsys):
+    """Shown only if it matters."""
+    row = {"train_loss": 1.0, "train_accuracy": 50.0, "test_accuracy": None, "images_per_second": 100.0}
+    with JobProgress({"level_00": 1}, 100) as progress:
+        progress.epoch("epoch 1", row | {"waiting_share": 0.42})
+        progress.epoch("epoch 2", row | {"waiting_share": 0.02})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "42 % of the time waiting for images (more --workers?)" in first
+    assert "waiting" not in second

@@ -107,7 +107,8 @@ def add_run_flags(add: Callable) -> None:
         help="; ".join(f"{name}: {METHODS[name].description}" for name in typed_methods))
     add("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
     add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
-    add("--pixels", type=POSITIVE, metavar="N", help="make the images smaller, N pixels a side; of ImageNet, the crops (default: 224)")
+    add("--pixels", type=POSITIVE, metavar="N",
+        help="make the images smaller, N pixels a side; of ImageNet, the crops (default: 224)")
 
 
 def add_pruning_flags(add: Callable) -> None:
