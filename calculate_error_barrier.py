@@ -10,12 +10,17 @@ images, which gathers the interpolated network's statistics. Finished positions 
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 
@@ -32,7 +37,7 @@ from utils.barriers.path import (
 )
 from utils.errors import UserError, exit_status
 from utils.files import write_csv, write_json
-from utils.flags import COUNT, NOT_NEGATIVE, add_workers_flag, flags_of_settings, make_parser, number
+from utils.flags import COUNT, NOT_NEGATIVE, add_workers_flag, flags_of_settings, is_run_name, make_parser, number
 from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
@@ -164,6 +169,8 @@ def make_meter(
 
 def compare_networks(args: argparse.Namespace) -> None:
     """Every pair; for more than two networks also the matrix of their barriers."""
+    if len(args.networks) == 1:
+        raise UserError(f"there is no pair: {args.networks[0]} is named several times, and no other network")
     networks, records = tell_apart([read_network(path) for path in args.networks]), Records()
     check_comparable(networks)
     heights = {}
@@ -195,7 +202,7 @@ def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path)
 def compare_runs(args: argparse.Namespace) -> None:
     """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
     records = Records()
-    for network, runs in runs_by_network([records.of(folder) for folder in args.runs]).items():
+    for network, runs in runs_by_network(named_runs(args.runs, records)).items():
         level = common_level(runs, args.level)
         plan = make_plan([plan_run(run, level, args) for run in runs], args.comparisons, [level])
         if args.list_missing:
@@ -203,6 +210,14 @@ def compare_runs(args: argparse.Namespace) -> None:
             print(*(command_line("main.py", flags) for flags in missing), sep="\n")
         else:
             report_comparisons(f"{' '.join(network)}, level {level}", plan, args, records)
+
+
+def named_runs(folders: Sequence[Path], records: Records) -> list[Record]:
+    """The runs, without those whose folders have names under which main.py would not train what they lack."""
+    odd = [folder for folder in folders if not is_run_name(folder.name)]
+    for folder in odd:
+        print(f"note: passed over: main.py does not take the name of {folder}; rename that folder", file=sys.stderr)
+    return [records.of(folder) for folder in folders if folder not in odd]
 
 
 def runs_by_network(runs: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:

@@ -8,11 +8,15 @@ utils/method/step.py.
 """
 
 import argparse
+import signal
 import sys
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
-from pathlib import Path
+
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from torch import nn
@@ -37,17 +41,16 @@ from utils.method.gem_miner import freeze_rate, freezes_after, signed_constants
 from utils.method.methods import METHODS
 from utils.method.network import Blueprint, State, plain_state
 from utils.method.norm_interpolation import layers_of
-from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude
+from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude, survivors
 from utils.method.signed_mask import (
     SignedMask,
-    borrow_signs,
     count_lost_signs,
+    count_sign_flips,
     extract_signed_mask,
-    flip_signs,
     load_subnetwork,
     masks_of,
 )
-from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, compose
+from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, change_signs, compose
 from utils.method.step import TrainingError
 from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
@@ -106,6 +109,7 @@ class Job:
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
         made_with = {"device": device_name(device), "precision": self.speed.precision}
         self.run = Run(folder, settings, self.blueprint, made_with, args.share)
+        self.run.check_finished(planned_levels(args))
         stages = stage_epochs(args)
         finished = sum(is_finished(folder / stage) for stage in stages)
         print(
@@ -147,7 +151,10 @@ class Job:
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
         trained = blueprint.scored if self.method.searches else blueprint.learnable
-        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained)
+        holding = (
+            blueprint.signed if any(STARTS[final.start].holds_signs for final in planned_finals(self.args)) else ()
+        )
+        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained, holding)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -283,14 +290,15 @@ class Job:
         args = self.args
         sources, masks, signs = self.sources(final)
         start = STARTS[final.start]
-        signs = self.change_signs(signs, final, sources[NEW])
+        borrowed = self.run.signed_mask(final.signs_from) if final.signs_from else None
+        signs = change_signs(signs, borrowed, final.flipped, sources[NEW], final.init_seed)
         state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
         lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
         if lost and not self.method.searches:  # whose networks have no biases
             self.progress.note(
                 f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
             )
-        self.trainer.begin(state, masks)
+        self.trainer.begin(state, masks, held_signs=signs if start.holds_signs else None)
         stage = Stage(
             title=f"final {final.name}",
             folder=self.run.folder / final.stage,
@@ -304,20 +312,11 @@ class Job:
         )
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
         network = self.trainer.network
+        trained = plain_state(network)
         measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
-        self.run.keep(final, plain_state(network), masks, sources[NEW], self.run.result(final, measured))
+        measured["signs_flipped_in_training"] = count_sign_flips(trained, state, masks) / survivors(masks)
+        self.run.keep(final, trained, masks, sources[NEW], self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
-
-    def change_signs(self, signs: SignedMask, final: FinalTraining, new: State) -> SignedMask:
-        """The signs that a final training is to have, which may come from elsewhere or be flipped."""
-        if final.signs_from.startswith("level_"):
-            trained, masks = self.run.read(final.signs_from)
-            signs = borrow_signs(signs, extract_signed_mask(trained, masks, self.blueprint.signed), new)
-        elif final.signs_from:
-            signs = borrow_signs(signs, load_subnetwork(Path(final.signs_from), self.blueprint)[1], new)
-        if not final.flipped:
-            return signs
-        return flip_signs(signs, final.flipped, derive_seed(final.init_seed, "flipped signs"))
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

@@ -3,7 +3,7 @@
     python report.py                                        # a table of every run below runs/
     python report.py runs/cifar100_*                        # of the runs named
     python report.py --paired runs/precision/fp32 runs/precision/bf16    # runs of the same names, pair by pair
-    python report.py --by alpha_range runs/alpha/*          # a row for every value of one setting
+    python report.py runs/alpha/* --by alpha-range          # a row for every value of a setting
     python report.py --plan FILE --name figure3 --levels 11 --comparisons noise-signs lmc-signs
 
 A plan has a line of main.py's flags for every run; script/paper/figure3.sh and its like write one. The figure shows the
@@ -12,13 +12,18 @@ planned final trainings and nothing else; what is missing is a gap, and is liste
 
 import argparse
 import shlex
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
+# Ctrl-C while the packages below are imported ends the program without their tracebacks.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
-from utils.flags import COUNT, SETTINGS, make_parser
+from utils.flags import COUNT, POSITIVE, add_sweep_flag, make_parser
 from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paired import paired_rows
@@ -63,7 +68,7 @@ def report(args: argparse.Namespace) -> None:
         if args.dry_run:
             print_work(plan)
         elif args.list:
-            print(*commands(plan, args.list), sep="\n")
+            print(*commands(plan, args.list, args.points), sep="\n")
         else:
             make_figure(plan, args, records)
 
@@ -77,13 +82,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--paired", nargs=2, type=Path, metavar="FOLDER",
         help="two folders of runs of the same names: their differences")
-    parser.add_argument("--by", choices=SETTINGS, type=lambda text: text.replace("-", "_"), metavar="SETTING",
-        help="a sweep: one setting in which runs may differ, such as alpha-range; its values have rows and curves")
+    add_sweep_flag(parser.add_argument)
     add = parser.add_argument_group("a figure of planned runs").add_argument
     add("--plan", type=Path, metavar="FILE", help="a line of main.py's flags for every run")
     add("--name", default="figure", help="of the picture and tables")
     add("--title", default="", help="of the picture")
     add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
+    add("--points", type=POSITIVE, help="positions of each error barrier that is to be measured")
     add("--levels", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
     add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
         help="a comparison of this method's runs that all panels of barriers show")
@@ -110,6 +115,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def print_table(args: argparse.Namespace, records: Records) -> None:
     # Named twice, a run would be two trials.
+    folders = args.runs or [args.runs_dir]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(f"there is no finished final training, and no folder {missing[0]}: name one, or run main.py")
     named = list(dict.fromkeys(records.of(run.resolve()) for run in args.runs))
     table = summary_table(collect_results(named or records.below(args.runs_dir), args.by))
     if not table:
@@ -135,12 +144,13 @@ def print_work(plan: Plan) -> None:
     print(work_table(plan.runs), *describe_plan(plan), sep="\n")
 
 
-def commands(plan: Plan, kind: str) -> list[str]:
+def commands(plan: Plan, kind: str, points: int | None) -> list[str]:
     """Plain command lines that make what is missing."""
     if kind == "next":
-        return commands(plan, "runs") or commands(plan, "barriers")
+        return commands(plan, "runs", points) or commands(plan, "barriers", points)
     if kind == "barriers":
-        program, listed = "calculate_error_barrier.py", plan.commands_of_barriers()
+        wanted = ("--points", str(points)) if points else ()
+        program, listed = "calculate_error_barrier.py", [(*one, *wanted) for one in plan.commands_of_barriers()]
     else:
         program, listed = "main.py", plan.commands_of_runs() if kind == "runs" else plan.commands_of_stages()
     return [command_line(program, (*arguments, "--share")) for arguments in listed]
@@ -167,7 +177,7 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     write(folder / f"{args.name}.md", text.encode())
     group_scalars({run.folder: "_".join(run.network) for run in plan.runs}, folder / SCALARS_FOLDER)
     print(text)
-    missing = commands(plan, "next")
+    missing = commands(plan, "next", args.points)
     if missing:
         counts = f"{plan.missing_stages()} trainings, {len(plan.missing_barriers())} error barriers"
         print(f"missing: {counts}; next:", *missing, "", sep="\n")

@@ -51,10 +51,8 @@ def _split(folder: Path, names: list[str], labels: str, classes: int) -> Labelle
     for name in names:
         with _content(folder / name) as content:
             pixels = np.reshape(content["data"], (-1, 3, 32, 32)).transpose(0, 2, 3, 1)
-            values = torch.tensor(content[labels]).long()
-            if ((values < 0) | (values >= classes)).any():
-                raise ValueError(f"its labels are not from 0 to {classes - 1}")
-            parts.append(LabelledImages(torch.from_numpy(np.ascontiguousarray(pixels)), values))
+            part = LabelledImages(torch.from_numpy(np.ascontiguousarray(pixels)), torch.tensor(content[labels]))
+            parts.append(part.check(classes, channels=3))
     return LabelledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 

@@ -21,20 +21,31 @@ class LabelledImages:
     labels: Tensor
 
     def __post_init__(self):
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or len(self.images) != len(self.labels):
-            shape, dtype = tuple(self.images.shape), self.images.dtype
-            raise UserError(f"{len(self.labels)} labels do not fit images of {shape}, {dtype}")
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.dim() != 4 or labels.shape != images.shape[:1]:
+            raise UserError(f"{len(labels)} labels do not fit images of {tuple(images.shape)}, {images.dtype}")
+
+    def check(self, classes: int, channels: int) -> "LabelledImages":
+        """Itself. Raises ValueError unless there are square images of so many channels, and each has one of the
+        labels."""
+        _, height, width, depth = self.images.shape
+        if not self.images.numel() or height != width or depth != channels:
+            raise ValueError(f"images of {tuple(self.images.shape)} are none, or not square with {channels} channels")
+        if self.labels.dtype != torch.int64 or self.labels.min() < 0 or self.labels.max() >= classes:
+            raise ValueError(f"its labels are not whole numbers from 0 to {classes - 1}")
+        return self
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def image_size(self) -> int:
-        return self.images.shape[1]
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return tuple(self.images.shape[1:])
 
     @property
-    def channels(self) -> int:
-        return self.images.shape[3]
+    def image_size(self) -> int:
+        return self.shape[0]
 
     @property
     def waited(self) -> float:
@@ -97,6 +108,13 @@ class Dataset:
     std: Tensor
     augmentation: Augmentation
 
+    def __post_init__(self):
+        sizes = [split.shape for split in (self.train, self.test)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{self.name} has training images of {sizes[0]} and test images of {sizes[1]}: fetch it again"
+            )
+
     @property
     def device(self) -> torch.device:
         return self.mean.device
@@ -107,7 +125,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        return self.train.channels
+        return self.train.shape[2]
 
     def description(self) -> str:
         """Identifies the data: counts and a checksum of images (of files, names and sizes) and labels."""

@@ -17,12 +17,13 @@ def load_fashion_mnist(root: Path) -> tuple[LabelledImages, LabelledImages, int]
     """The training split, the test split and the number of classes. Downloads missing files."""
     folder = root / "FashionMNIST" / "raw"
     download_missing(FashionMNIST, root, folder, [*TRAIN, *TEST])
-    return _split(folder, *TRAIN), _split(folder, *TEST), len(FashionMNIST.classes)
+    classes = len(FashionMNIST.classes)
+    return _split(folder, *TRAIN, classes), _split(folder, *TEST, classes), classes
 
 
-def _split(folder: Path, images: str, labels: str) -> LabelledImages:
+def _split(folder: Path, images: str, labels: str, classes: int) -> LabelledImages:
     complaint = f"is damaged: delete {folder} to fetch it again"
     with naming_damage(folder / images, complaint):
         pixels = read_image_file(str(folder / images))[..., None]
     with naming_damage(folder / labels, complaint):
-        return LabelledImages(pixels, read_label_file(str(folder / labels)))
+        return LabelledImages(pixels, read_label_file(str(folder / labels))).check(classes, channels=1)

@@ -184,8 +184,9 @@ class ImageFiles:
         return self.classes.to(self.device)
 
     @property
-    def channels(self) -> int:
-        return 3
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a crop."""
+        return self.image_size, self.image_size, 3
 
     @property
     def waited(self) -> float:

@@ -9,6 +9,7 @@ leaves no partial file; run it again.
 
 import io
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # otherwise onl
 
 from data.tiny_imagenet import IMAGE_SIZE, PREPARED_FILE, load_tiny_imagenet
 from utils.errors import UserError, exit_status
-from utils.files import FileError, naming_damage, written_whole
+from utils.files import FileError, check_entries, naming_damage, written_whole
 from utils.flags import make_parser
 
 PROGRAM = Path(__file__).name
 FOLDER = "tiny-imagenet-200"
+LARGEST_ENTRY = 2**24  # bytes, of which the official archive's largest file has a sixth
 
 # The same code reads an unpacked folder (pathlib.Path) and the archive (zipfile.Path).
 Folder = Path | zipfile.Path
@@ -67,6 +69,8 @@ def open_archive(root: Path, archive: Path | None) -> Folder:
         )
     with naming_damage(path, "is not a whole zip archive: fetch it again"):
         top = path if path.is_dir() else zipfile.Path(path)
+        if isinstance(top, zipfile.Path):
+            check_entries(top.root, {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}, LARGEST_ENTRY)
     for folder in (top, *top.iterdir()):
         if (folder / "wnids.txt").is_file():
             return folder
@@ -75,7 +79,8 @@ def open_archive(root: Path, archive: Path | None) -> Folder:
 
 def decode(folder: Folder) -> dict[str, np.ndarray]:
     train, validation = folder / "train", folder / "val"
-    label_of = {wnid: label for label, (wnid, *_) in enumerate(rows(folder / "wnids.txt"))}
+    wnids = dict.fromkeys(wnid for wnid, *_ in rows(folder / "wnids.txt"))
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
     labelled = [
         (train / wnid / "images" / name, label)
         for wnid, label in label_of.items()
@@ -85,12 +90,12 @@ def decode(folder: Folder) -> dict[str, np.ndarray]:
     annotations = validation / "val_annotations.txt"
     with naming_damage(annotations, "does not fit wnids.txt: fetch the archive again"):
         labelled += [(validation / "images" / name, label_of[wnid]) for name, wnid, *_ in rows(annotations)]
-    labels = np.array([label for _, label in labelled], dtype=np.uint8)
+    labels = np.array([label for _, label in labelled], dtype=np.int64)
     images = np.empty((len(labelled), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     with tqdm(labelled, desc="decoding", unit="img", disable=None) as progress:
         for index, (path, _) in enumerate(progress):
             with reading(path):  # the few grayscale images are converted to three equal channels
-                images[index] = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
+                images[index] = decode_image(path.read_bytes())
     return {
         "wnids": np.array(list(label_of)),
         "train_images": images[:count],
@@ -98,6 +103,15 @@ def decode(folder: Folder) -> dict[str, np.ndarray]:
         "test_images": images[count:],
         "test_labels": labels[count:],
     }
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """Of JPEG alone, as other decoders would start programs, and only of the right size, before it is unpacked."""
+    with warnings.catch_warnings(action="error"):  # of very large images
+        image = Image.open(io.BytesIO(content), formats=["JPEG"])
+    if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(f"it has {image.size} pixels")
+    return image.convert("RGB")
 
 
 def rows(path: Folder) -> list[list[str]]:

@@ -20,8 +20,10 @@ def load_tiny_imagenet(root: Path) -> tuple[LabelledImages, LabelledImages, int]
         raise UserError(f"{path} is missing: put tiny-imagenet-200.zip into {root} and run {command}")
     complaint = f"is damaged: delete it and run {command} again"
     with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
-        return _split(file, "train"), _split(file, "test"), len(file["wnids"])
+        classes = len(file["wnids"])
+        return _split(file, "train", classes), _split(file, "test", classes), classes
 
 
-def _split(file: np.lib.npyio.NpzFile, name: str) -> LabelledImages:
-    return LabelledImages(torch.from_numpy(file[f"{name}_images"]), torch.from_numpy(file[f"{name}_labels"]).long())
+def _split(file: np.lib.npyio.NpzFile, name: str, classes: int) -> LabelledImages:
+    labels = file[f"{name}_labels"].astype(np.int64, casting="safe")  # bytes, in files of earlier versions
+    return LabelledImages(torch.from_numpy(file[f"{name}_images"]), torch.from_numpy(labels)).check(classes, channels=3)

@@ -16,6 +16,7 @@ read -ra FAST_FLAGS <<<"$FAST"
 FAST_RUNS=$RUNS/$(tr -cs 'a-z0-9' _ <<<"${FAST#--}")
 FAST_RUNS=${FAST_RUNS%_}
 
+check_numbers SEEDS "${SEEDS:-}"
 for seed in ${SEEDS:-1 2 3 4 5}; do
     TRIAL=(--seed "$seed" --start signs --final-seeds $((seed + 1)) 10 11 12 13 "${@:2}")
     bash "$LAUNCHER" "${TRIAL[@]}" --precision fp32 --no-compile --no-cuda-graph --runs-dir "$RUNS/fp32"

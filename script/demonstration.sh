@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash script/demonstration.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# What AWS is for, on a CPU: a small depthwise network on 3,000 Fashion-MNIST images of 14 pixels, pruned to a tenth by
+# What AWS is for, on a CPU: a small depthwise network on 2,500 Fashion-MNIST images of 14 pixels, pruned to a sixth by
 # LRR, by AWS, and by AWS with α = 0 (ψ held at ψ_init) as control. About half an hour on 2 cores, two processes at once.
 #
 # Predicted before it was run, for differences paired by seed:
@@ -15,12 +15,13 @@ METHODS="lrr aws"
 STARTS_lrr="subnetwork signs mask"
 STARTS_aws=$STARTS_lrr
 SWEEP=alpha-range
-VALUES_aws="0 1
-0 0"
-LEVELS="10"
+VALUES_aws="--alpha-range 0 1
+--alpha-range 0 0"
+LEVELS="8"
 SEEDS="1 2 3"
 COMPARISONS="valley lmc-signs lmc-mask"
-BARRIER_LEVELS=10
+BARRIER_LEVELS=8
+POINTS=6
 PARTS=""
 export PER_GPU=${PER_GPU:-2}
 source "$(dirname "${BASH_SOURCE[0]}")/paper/figure.sh"

@@ -4,7 +4,9 @@
 # PER_GPU=2 without GPUS keeps two running on the default device. In parallel, each command has its own log in the
 # folder LOGS, and the CPU threads are divided among them unless OMP_NUM_THREADS is set (more threads than cores slow
 # every training down). A failed command does not stop the others; the exit status is then 1.
-set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+check_numbers PER_GPU "${PER_GPU:-}"
+[[ ${PER_GPU:-1} != *[[:space:]]* ]] || fail "PER_GPU \"$PER_GPU\" should be one whole number, such as 2"
 
 mapfile -t COMMANDS
 read -ra GPU_LIST <<<"${GPUS:-}"
@@ -31,6 +33,7 @@ if [ "$WORKERS" -gt 1 ]; then
     mkdir -p "$LOGS"
     share=$(($(nproc) / WORKERS))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}
+    export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-$OMP_NUM_THREADS}
     for index in "${!COMMANDS[@]}"; do
         printf '%s\0' "$((index + 1))" "${COMMANDS[index]}"
     done | xargs -0 -n 2 -P "$WORKERS" --process-slot-var=SLOT bash -c 'work "$@"' work || exit 1

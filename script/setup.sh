@@ -12,6 +12,15 @@ fail() {
     exit 2
 }
 
+# Refuse the list $2, called $1, unless it is of whole numbers: bash computes with what is written there, 08 is octal to
+# it, and it would run commands that stand in an index.
+check_numbers() {
+    local number
+    for number in $2; do
+        [[ $number =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "$1 \"$2\" should be whole numbers, such as \"1 2 3\""
+    done
+}
+
 # Whether the interpreter $1 is new enough and has every requirement in the version asked for, and the packages named
 # after it. A torchvision fits one version of torch only, and one kind of build (CUDA, CPU).
 has_packages() {

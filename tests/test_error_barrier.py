@@ -231,7 +231,6 @@ def test_what_is_missing_is_listed_as_commands(runs, measure):
 def test_bad_input_is_one_line(runs, tmp_path, measure):
     signs = final(runs, SIGNS)
     settings = read_network(signs).settings
-    wide = changed_copy(signs, tmp_path / "wide", arch="resnet32")
     tiny = changed_copy(signs, tmp_path / "tiny", dataset="tiny_imagenet")
     unknown = changed_copy(signs, tmp_path / "unknown", arch="alexnet")
     other_data = changed_copy(signs, tmp_path / "other_data", settings=settings | {"data": "other"})
@@ -239,7 +238,7 @@ def test_bad_input_is_one_line(runs, tmp_path, measure):
         ((signs,), "give at least two networks"),
         ((signs, tmp_path / "nowhere"), "nowhere", "is missing"),
         ((signs, PROJECT / "README.md"), "README.md is damaged or no file of this program", "name a network.pt"),
-        ((signs, wide), f"digits_resnet20_aws_seed1-{SIGNS} has arch resnet20", "wide has resnet32"),
+        ((signs, tiny), f"digits_resnet20_aws_seed1-{SIGNS} has dataset digits", "tiny has tiny_imagenet"),
         ((signs, other_data), "their batch-norm statistics belong to different data"),
         ((signs, signs, "--points", "1"), "--points"),
         ((signs, signs, "--runs", runs), "not both"),

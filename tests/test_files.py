@@ -16,7 +16,8 @@ def network_file(tmp_path):
     path = tmp_path / "level_01" / "network.pt"
     path.parent.mkdir()
     state = BLUEPRINT.initialize(0)
-    BLUEPRINT.save_network(path, state, BLUEPRINT.dense_masks(), {}, settings={}, result={"test_error": 5.0})
+    norms = {name: state[name] for name in BLUEPRINT.norms}
+    BLUEPRINT.save_network(path, state, BLUEPRINT.dense_masks(), norms, settings={}, result={"test_error": 5.0})
     return path
 
 

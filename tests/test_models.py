@@ -4,6 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import build_network
+from models.efficientnet import MBConv
+from models.mobilenetv2 import InvertedResidual
+from models.shufflenet import ShuffleUnit
 from tests.toys import SMALL_ARCHS
 
 # Parameters for 100 classes. The published EfficientNet-B0 has 1,088 more, which its forward pass never uses.
@@ -91,3 +94,55 @@ def test_resolutions_of_a_32_pixel_image(arch, expected):
 def test_efficientnet_drops_before_its_classifier_only():
     network = build_network("efficientnet", 10)
     assert [module.p for module in network.modules() if hasattr(module, "p")] == [0.2]
+
+
+def run_layers(images, *layers):
+    """Convolutions, batch norms and activations one after the other."""
+    for layer in layers:
+        images = layer(images)
+    return images
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return torch.randn(3, 24, 8, 8)
+
+
+def test_a_mobilenetv2_block_by_its_description(images):
+    """Expand, ReLU, depthwise, ReLU, project; at stride 1 the input is added, by a convolution if channels differ."""
+    for out, stride in ((24, 1), (32, 1), (32, 2)):
+        block = InvertedResidual(24, out, expansion=6, stride=stride)
+        expected = run_layers(
+            images, block.expand, block.bn1, F.relu, block.depthwise, block.bn2, F.relu, block.project, block.bn3
+        )
+        if stride == 1:
+            expected = expected + (images if out == 24 else run_layers(images, *block.shortcut))
+        assert block.depthwise.weight.shape == (144, 1, 3, 3)
+        assert torch.equal(block(images), expected)
+
+
+def test_an_efficientnet_block_by_its_description(images):
+    """Squeeze to a quarter of the block's input channels; the input is added only if nothing changes its shape."""
+    for out, expansion, stride in ((24, 1, 1), (24, 6, 1), (32, 6, 1), (24, 6, 2)):
+        block = MBConv(24, out, expansion, kernel=5, stride=stride)
+        widened = images if expansion == 1 else run_layers(images, *block.expand)
+        spread = run_layers(widened, block.depthwise, block.bn1, F.silu)
+        scale = run_layers(spread.mean((2, 3), keepdim=True), block.scale.squeeze, F.silu, block.scale.excite)
+        expected = run_layers(spread * scale.sigmoid(), block.project, block.bn2)
+        assert block.scale.squeeze.weight.shape == (6, 24 * expansion, 1, 1)
+        assert len(list(block.expand.parameters())) == (0 if expansion == 1 else 3)
+        added = images if (out, stride) == (24, 1) else 0
+        assert torch.equal(block(images), expected + added)
+
+
+def test_a_shufflenet_unit_by_its_description(images):
+    """Three groups, whose channels are dealt out in turn after the first convolution."""
+    for stride, out in ((1, 24), (2, 48)):
+        unit = ShuffleUnit(24, out, stride)
+        grouped = run_layers(images, unit.conv1, unit.bn1, F.relu)
+        dealt = torch.stack(grouped.chunk(3, dim=1), dim=2).flatten(1, 2)
+        branch = run_layers(dealt, unit.conv2, unit.bn2, unit.conv3, unit.bn3)
+        pooled = F.avg_pool2d(images, 3, stride=2, padding=1)
+        expected = branch + images if stride == 1 else torch.cat([pooled, branch], dim=1)
+        assert torch.equal(unit(images), F.relu(expected))

@@ -117,7 +117,7 @@ def test_a_sweep_has_a_row_for_each_value(tmp_path):
     ]
     with pytest.raises(UserError, match=r"--alpha-range \[0.0, 1.0\] \(there: \[0.0, 0.0\]\).*--by"):
         collect_results(runs)
-    rows = summary_rows(collect_results(runs, by="alpha_range"))
+    rows = summary_rows(collect_results(runs, by=["alpha_range"]))
     assert [(row.get("setting"), row["test accuracy %"], row["n"]) for row in rows] == [
         ("", "90.00", 1),  # α does not decide a dense network
         ("alpha-range 0.0 0.0", "80.50 ± 0.71", 2),
@@ -178,8 +178,8 @@ def test_paired_differences_by_hand():
         for method, rises in (("lrr", (18, 16, 17)), ("aws", (-2, 0, -2)))
     )
     (row,) = paired_rows([], [lrr, aws])
-    assert row["paired difference (percentage points)"] == "rise from ψ to ψ_init: LRR, fp32 − AWS, fp32"
+    assert row["paired difference (percentage points)"] == "rise from ψ to ψ_init: LRR − AWS"
     assert (row["mean"], row["95 % interval"], row["n"]) == ("18.33", "13.16 to 23.50", 3)
     mask, signs = compared([RAISED, RAISED], "lmc-mask"), compared([{0.0: 10, 1.0: 10}, RAISED])
     labels = [row["paired difference (percentage points)"] for row in paired_rows([], [mask, signs])]
-    assert labels == ["LRR, fp32: barrier of mask to solution − barrier of signs to solution"]
+    assert labels == ["LRR: barrier of mask to solution − barrier of signs to solution"]

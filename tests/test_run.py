@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from dataclasses import asdict
 
 import pytest
 
@@ -18,6 +19,7 @@ SETTINGS = {"lr": 0.1, "alpha_range": (0.0, 1.0), "signed_mask": None, "seed": 1
 LEVELS = [Level(0), Level(1), Level(2)]
 FINALS = [FinalTraining("signs", 2, 2, 2), FinalTraining("mask", 2, 2, 2)]
 BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
+RESULT = {"kind": "final", "test_accuracy": 60.0, "test_error": 40.0, **asdict(FINALS[0])}
 
 
 def make_run(folder, share=False):
@@ -40,29 +42,33 @@ def test_the_same_settings_are_let_in_again_and_others_refused(tmp_path, monkeyp
 
 
 def test_results_are_one_row_a_finished_network(tmp_path):
-    finish(tmp_path / "final" / "signs_seed2", kind="final", test_accuracy=60.0)
-    finish(tmp_path / "level_00", kind="level", test_accuracy=50.0, survivors={"conv": 3})
+    finish(tmp_path / "final" / "signs_seed2", **RESULT)
+    finish(tmp_path / "level_00", kind="level", level=0, test_accuracy=50.0, survivors={"conv": 3})
     (tmp_path / "level_01").mkdir()
     write_json(tmp_path / "level_01" / RESULT_FILE, {"kind": "level"})  # its network is not there yet
     record = make_run(tmp_path).keep_results_table()
     assert list(record.results) == ["level_00", "final/signs_seed2"]
     assert [result["test_accuracy"] for result in record.finals] == [60.0]
-    assert (tmp_path / "results.csv").read_text() == "kind,test_accuracy\nlevel,50.0\nfinal,60.0\n"
+    rows = (tmp_path / "results.csv").read_text().splitlines()
+    assert rows[0].startswith("kind,level,test_accuracy,test_error,start,init_seed,order_seed")
+    assert [row.split(",")[:3] for row in rows[1:]] == [["level", "0", "50.0"], ["final", "2", "60.0"]]
 
 
 def test_a_lost_result_is_taken_from_its_network(tmp_path):
     """And so is a damaged one: what was finished is neither lost nor to be deleted."""
     stage = tmp_path / "final" / "signs_seed2"
     stage.mkdir(parents=True)
-    save(stage / NETWORK_FILE, {"result": {"kind": "final", "test_accuracy": 60.0}})
-    for damage in (lambda: None, lambda: (stage / RESULT_FILE).write_text("{"), (stage / RESULT_FILE).unlink):
-        damage()
-        assert Record(tmp_path).finals == [{"kind": "final", "test_accuracy": 60.0}]
-        assert json.loads((stage / RESULT_FILE).read_text())["kind"] == "final"
+    save(stage / NETWORK_FILE, {"result": RESULT})
+    for damaged in ("{", "[]", '{"kind": "final"}'):
+        (stage / RESULT_FILE).write_text(damaged)
+        assert Record(tmp_path).finals == [RESULT]
+        assert json.loads((stage / RESULT_FILE).read_text()) == RESULT
+    (stage / RESULT_FILE).unlink()
+    assert Record(tmp_path).finals == [RESULT]
 
 
 def test_other_folders_are_told_from_runs(tmp_path):
-    open_run_folder(tmp_path / "run", SETTINGS | {"dataset": "digits"}, {})
+    open_run_folder(tmp_path / "run", SETTINGS | {"dataset": "digits", "arch": "resnet20", "method": "aws"}, {})
     (tmp_path / "other").mkdir()
     write_json(tmp_path / "other" / "config.json", {"theme": "dark"})
     assert [record.folder.name for record in Records().below(tmp_path)] == ["run"]

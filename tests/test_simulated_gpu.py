@@ -99,7 +99,7 @@ def replayed_graphs(monkeypatch):
 
     def remember_and_capture(graphed, arguments):
         captured.append(graphed)
-        original(graphed, arguments)
+        return original(graphed, arguments)
 
     monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
@@ -158,7 +158,9 @@ def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replay
 
 def test_a_failing_capture_says_what_to_do(replayed_graphs):
     with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
-        Graphed(lambda images: images.sum().item(), batch_size=2)(torch.ones(2, 2))  # which a capture does not allow
+        Graphed(lambda images: images * images.sum().item(), batch_size=2)(
+            torch.ones(2, 2)
+        )  # which a capture does not allow
 
 
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):

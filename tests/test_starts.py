@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from tests.commands import run_in_process
+from utils.files import read_json
 from utils.method.starts import LEVEL, NEW, REWOUND, STARTS, compose
+from utils.method.step import hold_signs
 
 NORMS = ("norm.weight", "norm.bias")
 PARTS = ("conv", "bias", *NORMS, "norm.running_mean")
@@ -39,6 +43,7 @@ EXPECTED = {
     "mask": ([1, 0, 3, -4], [5, -6], [1, 1], [0, 0], [0, 0]),
     "signs-keep-norms": ([-1, 0, -3, 4], [-5, -6], [-0.5, 2], [-0.7, 0.3], [0, 0]),
     "signs-shifted-norms": ([-1, 0, -3, 4], [-5, -6], [-1, 1], [-0.1, 0.1], [0, 0]),
+    "signs-held": ([-1, 0, -3, 4], [-5, -6], [1, 1], [0, 0], [0, 0]),
     "signs-constant": ([-2.5, 0, -2.5, 2.5], [-5.5, -5.5], [1, 1], [0, 0], [0, 0]),
     "rewound": ([100, 0, 300, -400], [500, 600], [2, 2], [3, 3], [8, 8]),
     "weights": ([-10, 0, -30, 40], [-50, -60], [1, 1], [0, 0], [0, 0]),
@@ -119,3 +124,18 @@ def test_every_start_is_tested_here_and_changes_nothing_that_it_is_given():
             tensor.fill_(1234.0)
     for word, kept in before.items():
         assert values(kept) == [SOURCES[word][name].tolist() for name in PARTS]
+
+
+def test_held_signs_reflect_a_weight_at_zero(tmp_path):
+    """−0.5 would have become 0.5; the free weight may cross. After a whole training no held sign has changed."""
+    network = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[0.5, 0.5]]))
+    hold_signs(network, {"weight": torch.tensor([[-1.0, 0.0]])})
+    assert network.weight.tolist() == [[-0.5, 0.5]]
+    run = run_in_process(tmp_path, "--method", "lrr", "--lr", "1", "--start", "signs", "signs-held")
+    flipped = {
+        start: read_json(run / "final" / f"level_02_{start}_seed2" / "result.json")["signs_flipped_in_training"]
+        for start in ("signs", "signs-held")
+    }
+    assert flipped["signs-held"] == 0 < flipped["signs"]

@@ -4,8 +4,11 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -14,7 +17,7 @@ class UserError(Exception):
     """Something that the user can fix: the message says what is wrong and what to do."""
 
 
-EXPECTED = (UserError, torch.OutOfMemoryError, OSError)
+EXPECTED = (UserError, torch.OutOfMemoryError, OSError, UnicodeError)
 INTERRUPTED = 130
 REFUSED = 2
 
@@ -29,6 +32,9 @@ REMEDIES = {
     errno.ENOTDIR: "name a folder that is one, or could be made",
     errno.EISDIR: "name a file",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EEXIST: "name a folder, or move that file away",
+    errno.ELOOP: "mend the links, which lead in a circle",
+    errno.EMFILE: "allow this program more open files (ulimit -n)",
 }
 
 
@@ -37,20 +43,53 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
 
     Any other exception is a defect of this program and keeps its traceback.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without θ and ± must not end a finished job
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # programs begin with it, to import without tracebacks
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_streams()
+    shown = threading.excepthook  # what a thread meets, such as a full disk, is raised again where it is waited for
+    threading.excepthook = lambda failed: None if issubclass(failed.exc_type, EXPECTED) else shown(failed)
     try:
         job()
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; run the same command again", file=sys.stderr)
-        return INTERRUPTED
+        return say(f"{program}: interrupted; run the same command again", INTERRUPTED)
     except BrokenPipeError:  # whoever reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return REFUSED
     except EXPECTED as error:
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
-        return REFUSED
+        return say(f"{program}: error: {one_line(error)}", REFUSED)
+    finally:
+        threading.excepthook = shown
+        give_up_unwritable(sys.stdout)
+        give_up_unwritable(sys.stderr)
     return 0
+
+
+def open_streams() -> None:
+    """Standard streams that are closed lead nowhere: else the next file that is opened would have their place. A
+    terminal without θ and ± must not end a finished job."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def say(message: str, status: int) -> int:
+    """Print the line on stderr, if that can be written to; returns the status."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+    return status
+
+
+def give_up_unwritable(stream: io.TextIOWrapper) -> None:
+    """What cannot be written to a stream goes nowhere: else Python complains about it when it exits."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def one_line(error: Exception) -> str:
@@ -58,8 +97,10 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full: choose a smaller --batch-size, or a --micro-batch-size ({text})"
+    if isinstance(error, UnicodeError):
+        return f"a name or a file has bytes that are no text: rename or correct it ({text})"
     if isinstance(error, OSError) and error.errno in REMEDIES:
-        file = f": {error.filename}" if error.filename else ""
+        file = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         return f"{error.strerror}{file}: {REMEDIES[error.errno]}"
     return text
 

@@ -31,6 +31,7 @@ SETTINGS = (
 )
 
 
+LARGEST_COUNT = 1_000_000  # of epochs, images in a batch and the like
 OWN = "own"  # signs of the level itself
 SCORE_PENALTY = 1e-5  # Gem-Miner's λ
 
@@ -57,6 +58,8 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, ends: boo
             value = kind(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' * (kind is int)}number") from error
+        if kind is int and value > LARGEST_COUNT:
+            raise argparse.ArgumentTypeError(f"{value} is above {LARGEST_COUNT}")
         if not (low <= value <= high if ends else low < value < high):
             limits = {
                 (True, True): f"at least {low}", (True, False): f"from {low} to {high}",
@@ -201,6 +204,19 @@ def add_workers_flag(add: Callable) -> None:
         help="processes that decode ImageNet's images, 0 for none beside this one (default: one for each processor)")
 
 
+def add_sweep_flag(add: Callable) -> None:
+    """For programs that show results."""
+    add(
+        "--by",
+        nargs="+",
+        choices=SETTINGS,
+        type=lambda text: text.replace("-", "_"),
+        default=[],
+        metavar="SETTING",
+        help="a sweep: settings in which runs may differ, such as alpha-range; each value has rows and curves",
+    )
+
+
 # fmt: on
 
 
@@ -273,8 +289,13 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
         raise UserError("--alpha-range wants the low end first")
-    if not re.fullmatch(r"\w[\w.,+= -]{0,150}", args.name) or args.name in (BARRIERS_FOLDER, FIGURES_FOLDER):
+    if not is_run_name(args.name):
         raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run's folder may have the name."""
+    return bool(re.fullmatch(r"\w[\w.,+= -]{0,150}", name)) and name not in (BARRIERS_FOLDER, FIGURES_FOLDER)
 
 
 def run_settings(args: argparse.Namespace) -> dict:

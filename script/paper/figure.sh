@@ -6,9 +6,10 @@
 #   LEVELS              where final trainings begin; LEVELS_<network> for one network, if it has others
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
+#   POINTS              positions of each error barrier, if not 11
 #   REFERENCE           a method and a comparison that all panels of barriers show; empty for none
 #   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
-#   SWEEP VALUES_<method>    a flag of main.py, and its values in a sweep, one a line; not set for none
+#   SWEEP VALUES_<method>    a sweep: settings of main.py, and for each of its runs a line of flags; not set for none
 #   MORE                further flags of main.py for every pruning run
 #   SMALL               the network of SCALE=small, if it is not digits_resnet20
 # `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
@@ -41,9 +42,14 @@ while [ $# -gt 0 ]; do
     esac
 done
 NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
+check_numbers --seeds "$SEEDS"
+check_numbers --levels "$LEVELS"
+check_numbers --barrier-levels "$barrier_levels"
+check_numbers PER_GPU "${PER_GPU:-}"
 read -ra LEVEL_LIST <<<"$LEVELS"
 read -ra COMPARISON_LIST <<<"${COMPARISONS:-}"
 read -ra BARRIER_LEVEL_LIST <<<"${barrier_levels:-${BARRIER_LEVELS:-0}}"
+read -ra SWEEP_LIST <<<"${SWEEP:-}"
 read -ra MORE_FLAGS <<<"${MORE:-}"
 read -ra REFERENCE_PAIR <<<"${REFERENCE:-}"
 FOLDER=$RUNS/figures/$FIGURE
@@ -80,9 +86,9 @@ plan() {
                     continue
                 fi
                 while read -ra words; do
-                    value=$(IFS=_ && echo "${words[*]}")
-                    method_flags "$method" "$network" "$seed" "--$SWEEP" "${words[@]}" \
-                        --name "${network}_${method}_${SWEEP}_${value}_seed$seed"
+                    value=$(IFS=_ && echo "${words[*]#--}")
+                    method_flags "$method" "$network" "$seed" "${words[@]}" \
+                        --name "${network}_${method}_${value:+${value}_}seed$seed"
                 done <<<"${!values}"
             done
         done
@@ -91,7 +97,7 @@ plan() {
 
 report() {
     "$PYTHON" "$PROJECT/report.py" --plan "$PLAN" --name "$FIGURE" --title "$TITLE" --out "$FOLDER" \
-        --levels "${BARRIER_LEVEL_LIST[@]}" --comparisons "${COMPARISON_LIST[@]}" ${SWEEP:+--by "$SWEEP"} \
+        --levels "${BARRIER_LEVEL_LIST[@]}" --comparisons "${COMPARISON_LIST[@]}" ${SWEEP:+--by "${SWEEP_LIST[@]}"} ${POINTS:+--points "$POINTS"} \
         ${REFERENCE:+--reference "${REFERENCE_PAIR[@]}"} ${PARTS:+--parts} "$@"
 }
 

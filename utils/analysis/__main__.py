@@ -20,7 +20,7 @@ from utils.analysis.presentation import ensemble_figure, ensemble_rows, pair_row
 from utils.analysis.signs import SignedRun, compare_runs, finished_levels
 from utils.errors import UserError, exit_status, refuse
 from utils.files import write, write_csv
-from utils.flags import COUNT, SETTINGS, HelpFormatter, make_parser, number
+from utils.flags import COUNT, HelpFormatter, add_sweep_flag, make_parser, number
 from utils.results.plots import save_figure
 from utils.results.tables import check_same_experiments, grouped, markdown_table
 from utils.runs.records import FIGURES_FOLDER, Record
@@ -57,8 +57,7 @@ def add_analysis(analyses, name: str, description: str):
     parser = analyses.add_parser(name, help=description, description=description, formatter_class=HelpFormatter)
     parser.error = partial(refuse, parser)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; their seeds are the trials")
-    parser.add_argument("--by", choices=SETTINGS, type=lambda text: text.replace("-", "_"), metavar="SETTING",
-        help="one setting in which runs may differ, such as alpha-range; its values have rows and curves")
+    add_sweep_flag(parser.add_argument)
     parser.add_argument("--out", type=Path,
         help="folder of the results (default: figures/ANALYSIS beside the first run)")
     return parser.add_argument

@@ -35,7 +35,7 @@ class Team:
         return " ".join(filter(None, [self.run or self.experiment.network, self.experiment.title, level]))
 
 
-def find_teams(records: Sequence[Record], by: str | None = None) -> list[Team]:
+def find_teams(records: Sequence[Record], by: Sequence[str] = ()) -> list[Team]:
     """Every team of the runs, dense networks first."""
     found = []
     for record in records:

@@ -86,7 +86,7 @@ def finished_levels(record: Record) -> list[int]:
 class SignedRun:
     """The signs of a run's initialization and, read when they are asked for, of its levels."""
 
-    def __init__(self, record: Record, by: str | None = None):
+    def __init__(self, record: Record, by: Sequence[str] = ()):
         self.folder, self.levels = record.folder, finished_levels(record)
         # A level's signs are those of its solution.
         solution = FinalTraining(METHODS[record.settings["method"]].solution, None, 0, 0)

@@ -21,6 +21,7 @@ from utils.runs.run import claim_stage
 
 POSITIONS_FILE = "positions.csv"
 FINGERPRINTS_FILE = "networks.json"
+MEASURED_WITH = {"data": str, "train_images_per_class": int | None, "batch_size": int}  # settings of a network
 POSITION_COLUMNS = ("alpha", "test_error", "test_loss")
 TRAINING_COLUMNS = ("train_error", "train_loss")  # only of networks with batch norm
 
@@ -83,10 +84,10 @@ def find_network(path: Path) -> Path:
 def read_network(path: Path) -> TrainedNetwork:
     """The network that ``find_network`` finds. Raises FileError if its file is damaged."""
     file = find_network(path)
-    try:
-        blueprint, content = load_network(file)
-    except FileError as error:
-        raise FileError(f"{error}: name a network.pt that main.py wrote, or have it trained again") from error
+    blueprint, content = load_network(file, "name a network.pt that main.py wrote, or have it trained again")
+    settings = content["settings"]
+    if not all(name in settings and isinstance(settings[name], kind) for name, kind in MEASURED_WITH.items()):
+        raise FileError(f"{file} does not say on what it was trained: name a network.pt that main.py wrote")
     stage = file.resolve().parent
     run = next((parent for parent in (stage.parent, stage.parent.parent) if Record(parent).is_run), None)
     own_name = stage.name if file.name == NETWORK_FILE else file.stem
@@ -185,7 +186,7 @@ def check_end(end: TrainedNetwork, reestimated: float, measurement: PathMeasurem
     if end.result is None:
         return errors | {"recorded_test_error": None, "test_error": None}
     as_saved = measurement.meter.evaluate(end.model)
-    return errors | {"recorded_test_error": end.result["test_error"], "test_error": as_saved.error}
+    return errors | {"recorded_test_error": end.result.get("test_error"), "test_error": as_saved.error}
 
 
 def measure_positions(

@@ -136,7 +136,7 @@ def make_search_step(
     @accelerate
     def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         outputs = miner(images)
-        return F.cross_entropy(outputs, labels), outputs
+        return F.cross_entropy(outputs.float(), labels), outputs  # as in make_train_step
 
     def search_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         miner.clip_scores()

@@ -1,6 +1,7 @@
 """What defines a network apart from its values: enough to build it, name its parts and save it."""
 
 import copy
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ARCHITECTURES, build_network
-from utils.files import FileError, load, save
+from utils.files import FileError, advising, load, naming_damage, save
 from utils.method.norm_interpolation import normalization_names
 from utils.method.pruning import Masks, apply_masks, prunable_names
 from utils.seeding import derive_seed, seed_global_generators
@@ -75,6 +76,11 @@ class Blueprint:
     def prunable_count(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes(self.prunable).values())
 
+    @cached_property
+    def tensors(self) -> State:
+        """The state dict, without values."""
+        return self._outline.state_dict()
+
     def shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         return {name: tuple(self._outline.get_parameter(name).shape) for name in names}
 
@@ -110,21 +116,71 @@ def plain_state(network: nn.Module) -> State:
     }
 
 
-def load_network(path: Path) -> tuple[Blueprint, dict]:
+def load_network(path: Path, remedy: str = "copy it again or name another file") -> tuple[Blueprint, dict]:
     """The blueprint and the content of a ``network.pt``, on the CPU: ``model``, ``masks``, ``initial_norms``,
-    ``settings``, ``result``. Raises FileError if the file is damaged or holds no network.
+    ``settings``, ``result``.
+
+    Raises FileError, ending with ``remedy``, if the file is damaged, holds no network, or one whose parts do not fit
+    together; FileNotFoundError if there is none.
     """
-    content = {"image_size": Blueprint.image_size} | load(path)
+    with advising(remedy):
+        content = {"image_size": Blueprint.image_size} | load(path)
+        with naming_damage(path, "is no network of this program"):  # which may have anything in the place of a part
+            return _read_blueprint(path, content), content
+
+
+def _read_blueprint(path: Path, content: dict) -> Blueprint:
+    """Raises an exception unless all parts of the content are there and fit together."""
     fields = Blueprint.__dataclass_fields__
     missing = {*NETWORK_PARTS, *fields} - content.keys()
     if missing:
         raise FileError(f"{path} is no network of this program: it has no {', '.join(sorted(missing))}")
+    version = content.get("network_version", 1)
+    if [type(content[name]) for name in fields] != [str, str, int, int, int] or type(version) is not int:
+        raise ValueError(f"its {', '.join(fields)} or version are no names and numbers")
     if content["arch"] not in ARCHITECTURES:
         raise FileError(f"{path} holds a network that this program does not know, {content['arch']}")
-    version, ours = content.get("network_version", 1), ARCHITECTURES[content["arch"]].version
+    ours = ARCHITECTURES[content["arch"]].version
     if version != ours:
         raise FileError(
             f"{path} holds version {version} of {content['arch']}, and this program builds version {ours}: use the "
             "version of the program that made the file, or train the network again"
         )
-    return Blueprint(**{name: content[name] for name in fields}), content
+    blueprint = Blueprint(**{name: content[name] for name in fields})
+    _check_tensors("model", content["model"], blueprint.tensors)
+    norms = {name: blueprint.tensors[name] for name in blueprint.norms}
+    _check_tensors("initial_norms", content["initial_norms"], norms)
+    _check_masks(content["masks"], content["model"], blueprint)
+    if not isinstance(content["settings"], dict) or not isinstance(content["result"], dict | None):
+        raise ValueError("its settings or its result are no dict")
+    json.dumps([content["settings"], content["result"]])  # raises unless they are plain values
+    return blueprint
+
+
+def _check_tensors(part: str, found: Mapping[str, Tensor], expected: State) -> None:
+    """Raises ValueError unless the tensors are finite and have the expected names, shapes and types."""
+    if found.keys() != expected.keys():
+        raise ValueError(f"its {part} has not the names of such a network's tensors")
+    for name, like in expected.items():
+        tensor = found[name]
+        if tensor.shape != like.shape or tensor.dtype != like.dtype or not _is_whole(tensor):
+            raise ValueError(f"{name} in its {part} is not {like.dtype} of {tuple(like.shape)}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} in its {part} is not finite")
+
+
+def _check_masks(masks: Masks, state: State, blueprint: Blueprint) -> None:
+    """Raises ValueError unless every prunable weight has a mask, and what a mask prunes is 0."""
+    if not set(blueprint.prunable) <= masks.keys() <= set(blueprint.signed):
+        raise ValueError("its masks have not the names of such a network's weights")
+    for name, mask in masks.items():
+        if mask.shape != state[name].shape or mask.dtype != torch.bool or not _is_whole(mask):
+            raise ValueError(f"the mask of {name} is not bool of {tuple(state[name].shape)}")
+        if (state[name] * ~mask).any():
+            raise ValueError(f"{name} is not 0 where its mask prunes")
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether it is an ordinary tensor with memory for every value: one that is expanded can claim any size."""
+    ordinary = type(tensor) is Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return ordinary and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -6,6 +6,8 @@ surviving weight that is exactly 0 has the sign +1, so that 0 always means prune
 """
 
 import io
+import math
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.files import FileError, naming_damage, write
+from utils.files import FileError, check_entries, naming_damage, write
 from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
 
 SignedMask = dict[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 
 FORMAT = 1
+SMALL = 1000  # bytes that a shape or a name may have
+NPY_HEADER = 128  # bytes before an array's own
 MENTIONED_DIFFERENCES = 3  # tensors that an error lists before it only counts the rest
 
 
@@ -116,18 +120,61 @@ def save_signed_mask(path: Path, signed_mask: SignedMask, arch: str, dataset: st
     write(path, buffer.getbuffer())
 
 
-def load_signed_mask(path: Path) -> SignedMaskFile:
-    """Read a file written by ``save_signed_mask``, as data only.
+def load_signed_mask(path: Path, blueprint: Blueprint | None = None) -> SignedMaskFile:
+    """Read a file written by ``save_signed_mask``, as data only: of the tensors that the network of ``blueprint`` takes
+    from it, or of all. Nothing is unpacked before its size is known to fit.
 
-    Raises FileError if it is damaged or not such a file, FileNotFoundError if it does not exist.
+    Raises FileError if the file is damaged, not such a file or of another network, FileNotFoundError if it does not
+    exist.
     """
-    complaint = "is damaged or no signed-mask file: copy or create it again"
-    with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
-        if file["format"] != FORMAT:
-            raise FileError(f"{path} has format {file['format']}; this program reads {FORMAT}: update the program")
-        names = [key.removesuffix(".shape") for key in file.files if key.endswith(".shape")]
-        signed_mask = {name: torch.from_numpy(_unpack(file, name)) for name in names}
-        return SignedMaskFile(signed_mask, arch=str(file["arch"]), dataset=str(file["dataset"]))
+    with naming_damage(path, "is damaged or no signed-mask file: copy or create it again"):
+        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+        check_entries(archive, {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+        found = _read_array(archive, "format", SMALL)
+        if found != FORMAT:
+            raise FileError(f"{path} has format {found}; this program reads {FORMAT}: update the program")
+        arch, dataset = (str(_read_array(archive, key, SMALL)) for key in ("arch", "dataset"))
+        ending = ".shape.npy"
+        names = [entry.removesuffix(ending) for entry in archive.namelist() if entry.endswith(ending)]
+        shapes = {name: _read_shape(archive, name) for name in names}
+        if blueprint is not None:
+            _check_shapes(shapes, arch, dataset, blueprint, str(path))
+            fresh = _fresh_names(dataset, blueprint)
+            shapes = {name: shape for name, shape in shapes.items() if name not in fresh}
+        signed_mask = {name: torch.from_numpy(_unpack(archive, name, shape)) for name, shape in shapes.items()}
+        return SignedMaskFile(signed_mask, arch, dataset)
+
+
+def _read_array(archive: zipfile.ZipFile, key: str, largest: int) -> np.ndarray:
+    """An array of the archive, whole, so that its checksum is compared. Raises ValueError, with nothing unpacked, if it
+    has more than ``largest`` bytes."""
+    entry = archive.getinfo(f"{key}.npy")
+    if entry.file_size > largest + NPY_HEADER:
+        raise ValueError(f"its {key} has {entry.file_size} bytes, more than {largest}")
+    return np.lib.format.read_array(io.BytesIO(archive.read(entry)), allow_pickle=False)
+
+
+def _read_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    shape = _read_array(archive, f"{name}.shape", SMALL)
+    if shape.dtype != np.int64 or shape.ndim != 1 or (shape < 0).any():
+        raise ValueError(f"its {name}.shape is no shape")
+    return tuple(shape.tolist())
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    survives = _read_bits(archive, f"{name}.survives", math.prod(shape)).astype(bool)
+    negative = _read_bits(archive, f"{name}.negative", int(survives.sum())).astype(np.int8)
+    signs = np.zeros(survives.shape, dtype=np.int8)
+    signs[survives] = 1 - 2 * negative
+    return signs.reshape(shape)
+
+
+def _read_bits(archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:
+    size = -(-count // 8)
+    plane = _read_array(archive, key, size)
+    if plane.dtype != np.uint8 or plane.shape != (size,):
+        raise ValueError(f"its {key} is not the {size} bytes of {count} bits")
+    return np.unpackbits(plane, count=count)
 
 
 def has_values(path: Path) -> bool:
@@ -138,10 +185,10 @@ def has_values(path: Path) -> bool:
 def load_subnetwork(path: Path, blueprint: Blueprint) -> tuple[State, SignedMask]:
     """The values and the signed mask of a ``network.pt``, or no values and a signed-mask file's, for a network.
 
-    From another data set they come without the classifier. Raises FileError, and UserError as ``fit_signed_mask``.
+    From another data set they come without the classifier. Raises FileError.
     """
     if not has_values(path):
-        return {}, fit_signed_mask(load_signed_mask(path), blueprint, str(path))
+        return {}, fit_signed_mask(load_signed_mask(path, blueprint), blueprint, str(path))
     found, content = load_network(path)
     signs = extract_signed_mask(content["model"], content["masks"], found.signed)
     signed_mask = fit_signed_mask(SignedMaskFile(signs, found.arch, found.dataset), blueprint, str(path))
@@ -149,34 +196,34 @@ def load_subnetwork(path: Path, blueprint: Blueprint) -> tuple[State, SignedMask
     return {name: value for name, value in content["model"].items() if name not in fresh}, signed_mask
 
 
-def _unpack(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    shape = file[f"{name}.shape"]
-    survives = np.unpackbits(file[f"{name}.survives"], count=int(shape.prod())).astype(bool)
-    negative = np.unpackbits(file[f"{name}.negative"], count=int(survives.sum())).astype(np.int8)
-    signs = np.zeros(survives.shape, dtype=np.int8)
-    signs[survives] = 1 - 2 * negative
-    return signs.reshape(shape)
-
-
 def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> SignedMask:
     """The file's signed mask for a network, without the classifier if the data sets differ: it then starts fresh.
 
-    Raises UserError, naming the first tensors that differ, if the file belongs to another network.
+    Raises FileError, naming the first tensors that differ, if the file belongs to another network.
     """
-    classifier = blueprint.classifier if file.dataset != blueprint.dataset else ()
-    signed_mask = {name: signs for name, signs in file.signed_mask.items() if name not in classifier}
-    shapes = blueprint.shapes(name for name in blueprint.signed if name not in classifier)
-    found = {name: tuple(tensor.shape) for name, tensor in signed_mask.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in file.signed_mask.items()}
+    _check_shapes(found, file.arch, file.dataset, blueprint, source)
+    fresh = _fresh_names(file.dataset, blueprint)
+    return {name: signs for name, signs in file.signed_mask.items() if name not in fresh}
+
+
+def _fresh_names(dataset: str, blueprint: Blueprint) -> tuple[str, ...]:
+    """The parameters that no signed mask of ``dataset`` covers for this network."""
+    return blueprint.classifier if dataset != blueprint.dataset else ()
+
+
+def _check_shapes(found: Shapes, arch: str, dataset: str, blueprint: Blueprint, source: str) -> None:
+    """Raises FileError as ``fit_signed_mask`` does."""
+    fresh = _fresh_names(dataset, blueprint)
+    shapes = blueprint.shapes(name for name in blueprint.signed if name not in fresh)
     differences = [
         f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
         for name in dict.fromkeys([*shapes, *found])
-        if shapes.get(name) != found.get(name)
+        if name not in fresh and shapes.get(name) != found.get(name)
     ]
     if differences:
         more = len(differences) - MENTIONED_DIFFERENCES
         listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise UserError(
-            f"{source} ({file.arch} on {file.dataset}) belongs to another network: {listed}. Choose its --arch or "
-            "another file"
+        raise FileError(
+            f"{source} ({arch} on {dataset}) belongs to another network: {listed}. Choose its --arch or another file"
         )
-    return signed_mask

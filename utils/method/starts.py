@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from utils.method.pruning import Masks, shuffle_within_layers
-from utils.method.signed_mask import SignedMask, draw_signs, extract_signed_mask, impose_signed_mask
+from utils.method.signed_mask import (
+    SignedMask,
+    borrow_signs,
+    draw_signs,
+    extract_signed_mask,
+    flip_signs,
+    impose_signed_mask,
+)
 from utils.seeding import derive_seed
 
 State = dict[str, Tensor]
@@ -28,11 +35,12 @@ class Start(NamedTuple):
     signs: str
     magnitudes: str
     norms: str
+    holds_signs: bool = False  # whether no sign may change in the training
 
     @property
     def parts(self) -> dict[str, str]:
         """The source of each part."""
-        return {part: source for part, source in self._asdict().items() if part != "formula"}
+        return {part: getattr(self, part) for part in ("mask", "signs", "magnitudes", "norms")}
 
     @property
     def is_initial(self) -> bool:
@@ -75,6 +83,7 @@ STARTS = {  # formula; sources of mask, signs, magnitudes and ψ
     "mask-keep-norms": Start("A([φ_init, ψ_T] ⊙ m_T)", LEVEL, NEW, NEW, LEVEL),
     "random-signs": Start("A(abs(θ_init) ⊙ ±m_T)", LEVEL, RANDOM, NEW, NEW),
     "signs-constant": Start("A(mean(abs(θ_init)) ⊙ s_T)", LEVEL, LEVEL, CONSTANT, NEW),
+    "signs-held": Start("A(abs(θ_init) ⊙ s_T), signs held", LEVEL, LEVEL, NEW, NEW, holds_signs=True),
     "shuffled-mask": Start("A(θ_init ⊙ shuffled m_T)", SHUFFLED, NEW, NEW, NEW),
 }
 
@@ -102,6 +111,15 @@ def compose(
     if start.norms == SHIFTED:
         return state | shifted_norms(sources[LEVEL], norms), masks
     return state | {name: sources[start.norms][name].clone() for name in norms}, masks
+
+
+def change_signs(
+    level_signs: SignedMask, borrowed: SignedMask | None, flipped: float, new: State, seed: int
+) -> SignedMask:
+    """The signs of a transfer: ``borrowed`` from elsewhere, if they are, and the share ``flipped`` of them flipped."""
+    if borrowed is not None:
+        level_signs = borrow_signs(level_signs, borrowed, otherwise=new)
+    return flip_signs(level_signs, flipped, derive_seed(seed, "flipped signs")) if flipped else level_signs
 
 
 def mean_magnitudes(state: State, names: Iterable[str]) -> State:

@@ -35,6 +35,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     clip_norm: float | None = None,
     micro_batch_size: int | None = None,
+    held_signs: Mapping[str, Tensor] | None = None,
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
@@ -43,7 +44,7 @@ def make_train_step(
     (``utils/training/fast_path.py``) without changing its meaning. The loss is the one that is minimized, with label
     smoothing. ``clip_norm`` scales the gradients down to this norm of all together. With ``micro_batch_size``, a step
     takes as many images in one forward pass after the other, under one α; unless a batch norm sees them, the gradients
-    are those of the whole batch to rounding.
+    are those of the whole batch to rounding. ``held_signs``: signs that parameters keep, as ±1; 0 leaves one free.
     """
     norms = normalization_parameters(network)
     pruned_weights = [network.get_parameter(name) for name in masks]
@@ -54,7 +55,8 @@ def make_train_step(
     def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         norms_of_this_step = interpolate_normalization(norms, initial_norms, alpha)
         outputs = functional_call(network, norms_of_this_step, (images,), tie_weights=False)
-        return F.cross_entropy(outputs, labels, label_smoothing=label_smoothing), outputs
+        # In float32: CUDA's autocast would leave the logarithm of the softmax in bf16.
+        return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing), outputs
 
     def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
@@ -65,9 +67,19 @@ def make_train_step(
             nn.utils.clip_grad_norm_(trained, clip_norm)
         optimizer.step()
         apply_masks(pruned_weights, weight_masks)
+        if held_signs:
+            hold_signs(network, held_signs)
         return result
 
     return train_step
+
+
+@torch.no_grad()
+def hold_signs(network: nn.Module, held_signs: Mapping[str, Tensor]) -> None:
+    """s ⊙ abs(W) where a sign s is held: a weight that would have crossed 0 is reflected there."""
+    for name, signs in held_signs.items():
+        weight = network.get_parameter(name)
+        weight.copy_(torch.where(signs == 0, weight, signs * weight.abs()))
 
 
 def accumulate_gradients(

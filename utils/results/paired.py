@@ -6,8 +6,9 @@ from itertools import product
 from typing import NamedTuple
 
 from utils.method.methods import METHODS
+from utils.results.comparisons import LINEAR_MODE_CONNECTIVITY
 from utils.results.paper import MeasuredComparison
-from utils.results.tables import Entry, Experiment, grouped
+from utils.results.tables import Entry, Experiment, grouped, varying
 
 # Student's t at 97.5 % for 1, 2 .. 30 degrees of freedom.
 T_975 = (
@@ -69,17 +70,19 @@ def _row(label: str, first: Quantity, second: Quantity) -> Iterator[dict]:
 
 def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Iterator[Quantity]:
     """Barriers and the valley's rise of every method, and test errors at its last level."""
+    experiments = [item.experiment for item in (*entries, *comparisons)]
     for row in comparisons:
-        name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}"
-        yield Quantity(row.experiment.network, name, method_label(row.experiment), row.by_seed())
+        noise = "" if row.comparison.panel == LINEAR_MODE_CONNECTIVITY else f", {row.comparison.panel}"
+        name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}{noise}"
+        yield Quantity(row.experiment.network, name, method_label(row.experiment, experiments), row.by_seed())
     levels = [entry.experiment.level for entry in entries if entry.experiment.level is not None]
     for entry in entries:
         if levels and entry.experiment.level == max(levels):
             errors = grouped(entry.results, lambda result: result["seed"])
             by_seed = {seed: statistics.mean(one["test_error"] for one in own) for seed, own in errors.items()}
             name = f"test error of {entry.experiment.start}"
-            yield Quantity(entry.experiment.network, name, method_label(entry.experiment), by_seed)
+            yield Quantity(entry.experiment.network, name, method_label(entry.experiment, experiments), by_seed)
 
 
-def method_label(experiment: Experiment) -> str:
-    return ", ".join(filter(None, (METHODS[experiment.method].label, experiment.setting, experiment.precision)))
+def method_label(experiment: Experiment, among: Sequence[Experiment]) -> str:
+    return ", ".join(filter(None, (METHODS[experiment.method].label, *varying(experiment, among).values())))

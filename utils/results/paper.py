@@ -110,8 +110,8 @@ def by_precision(experiment: Experiment, found: Sequence[tuple[str, Item]]) -> d
     }
 
 
-def collect_entries(plan: Plan, records: Records, by: str | None = None) -> list[Entry]:
-    """What the planned final trainings reach, experiment by experiment; ``by``: the setting of a sweep."""
+def collect_entries(plan: Plan, records: Records, by: Sequence[str] = ()) -> list[Entry]:
+    """What the planned final trainings reach, experiment by experiment; ``by``: the settings of a sweep."""
     planned = [(Experiment.of(run.settings, final, None, by), run, final) for run in plan.runs for final in run.finals]
     entries = []
     for experiment, group in grouped(planned, lambda item: item[0]).items():
@@ -127,7 +127,7 @@ def collect_entries(plan: Plan, records: Records, by: str | None = None) -> list
 
 
 def collect_comparisons(
-    plan: Plan, records: Records, summary_of: Callable[[PlannedBarrier], dict | None], by: str | None = None
+    plan: Plan, records: Records, summary_of: Callable[[PlannedBarrier], dict | None], by: Sequence[str] = ()
 ) -> list[MeasuredComparison]:
     """The plan's barriers over trials; ``summary_of`` gives what was measured of one, if it was."""
 

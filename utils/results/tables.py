@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 
 from utils.errors import UserError
 from utils.files import read_json
+from utils.flags import flags_of_settings
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences
@@ -49,10 +50,10 @@ class Experiment:
     flipped: float = 0.0  # share of the transferred signs
 
     @classmethod
-    def of(cls, settings: Mapping, final: FinalTraining, precision: str | None, by: str | None) -> Self:
-        """Of a final training in a run with these settings, in a sweep of the setting ``by``."""
+    def of(cls, settings: Mapping, final: FinalTraining, precision: str | None, by: Sequence[str]) -> Self:
+        """Of a final training in a run with these settings, in a sweep of the settings ``by``."""
         dense = final.start == "dense"
-        swept = "" if dense and by not in DENSE_SETTINGS else setting_text(settings, by)
+        swept = setting_text(settings, [name for name in by if not dense or name in DENSE_SETTINGS])
         setting = ", ".join(filter(None, [swept, final.signs_from and f"signs of {final.signs_source}"]))
         method = "dense" if dense else settings["method"]
         place = settings["dataset"], settings["arch"], method, final.start, final.level
@@ -82,12 +83,10 @@ class Experiment:
         return self.dataset, self.arch, self.level or 0, method, self.setting, start, self.flipped, self.precision or ""
 
 
-def setting_text(settings: Mapping, by: str | None) -> str:
-    """The setting ``by`` as a flag has it; empty without one, or if the run's method does not have it."""
-    value = settings.get(by) if by else None
-    if value is None:
-        return ""
-    return " ".join([by.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])])
+def setting_text(settings: Mapping, by: Iterable[str]) -> str:
+    """The settings ``by`` as flags have them, without those that the run's method does not have or that are not on."""
+    flags = flags_of_settings({name: settings.get(name) for name in by})
+    return " ".join(flags).removeprefix("--").replace(" --", ", ")
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def check_same_experiments(records: Sequence[Record], by: str | None = None) -> None:
-    """Raises UserError if two runs of one data set, architecture and method differ in a setting other than ``by``, or
+def check_same_experiments(records: Sequence[Record], by: Sequence[str] = ()) -> None:
+    """Raises UserError if two runs of one data set, architecture and method differ in a setting not in ``by``, or
     two runs with dense networks in a setting that decides those, because their mean would mean nothing. And if a folder
     is no run."""
     first_of: dict[tuple, Record] = {}
@@ -160,7 +159,7 @@ def check_same_experiments(records: Sequence[Record], by: str | None = None) -> 
         if any(result["start"] == "dense" for result in record.finals):
             kinds["dense networks"] = list(DENSE_SETTINGS)
         for kind, keys in kinds.items():
-            value = setting_text(settings, by if by in keys else None)
+            value = setting_text(settings, [name for name in by if name in keys])
             first = first_of.setdefault((settings["dataset"], settings["arch"], kind, value), record)
             differing = differences(settings, first.settings, keys)
             if differing:
@@ -170,7 +169,7 @@ def check_same_experiments(records: Sequence[Record], by: str | None = None) -> 
                 )
 
 
-def collect_results(records: Sequence[Record], by: str | None = None) -> list[dict]:
+def collect_results(records: Sequence[Record], by: Sequence[str] = ()) -> list[dict]:
     """The final trainings' results of all runs, with their experiment, their run and, if it was measured, their error
     barrier to the solution. Raises UserError as ``check_same_experiments`` does."""
     check_same_experiments([record for record in records if record.settings and record.finals], by)
@@ -288,7 +287,7 @@ def rows_of_twins(first: Sequence[Record], second: Sequence[Record]) -> list[dic
             other = theirs.get(final_of(result))
             if other is not None:
                 compared = {"second": other, "difference": other - result["test_accuracy"]}
-                experiment = Experiment.of(record.settings, final_of(result), precision_of(result), None)
+                experiment = Experiment.of(record.settings, final_of(result), precision_of(result), ())
                 pairs.append(result | compared | {"run": record.folder.name, "experiment": experiment})
     if not pairs:
         raise UserError("no final training was made in both folders: name two folders with runs of the same names")

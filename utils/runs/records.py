@@ -1,11 +1,15 @@
 """What a run has left on disk, as reports read it: its settings and the results of its finished networks."""
 
+import json
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import FileError, load, read_json, write_json
+from utils.method.methods import METHODS
 
 CONFIG_FILE = "config.json"
 NETWORK_FILE = "network.pt"
@@ -37,13 +41,16 @@ class Record:
     def config(self) -> dict:
         """Empty without a ``config.json``; raises FileError if it is damaged."""
         path = self.folder / CONFIG_FILE
-        return read_json(path) if path.exists() else {}
+        remedy = "if it is a run's, run that command of main.py again, else name other folders"
+        return read_json(path, remedy) if path.exists() else {}
 
     @property
     def is_run(self) -> bool:
         """Whether the folder is a run of this program, and no other program's folder with a ``config.json``."""
         settings = self.config.get("settings")
-        return isinstance(settings, dict) and "dataset" in settings
+        if not isinstance(settings, dict):
+            return False
+        return settings.get("method") in list(METHODS) and {"dataset", "arch", "seed"} <= settings.keys()
 
     @property
     def settings(self) -> dict:
@@ -70,21 +77,35 @@ class Record:
     def last_level(self) -> int:
         """The last level that the run has finished, or that its first command asked for."""
         finished = [result["level"] for result in self.results.values() if result["kind"] == "level"]
-        return max([self.config["about"]["flags"]["levels"], *finished])
+        asked = self.config.get("about", {}).get("flags", {}).get("levels", 0)
+        return max([asked, *finished])
 
 
 def read_result(stage: Path) -> dict:
     """A finished stage's ``result.json``. If it is lost or damaged, it is written again from the network, which has it
-    too."""
-    try:
+    too. Raises FileError if that has none."""
+    with suppress(FileNotFoundError, FileError):
         result = read_json(stage / RESULT_FILE)
-        if "kind" in result:
+        if is_result(result):
             return result
-    except (FileNotFoundError, FileError):
-        pass
-    result = load(stage / NETWORK_FILE)["result"]
+    result = load(stage / NETWORK_FILE).get("result")
+    if not is_result(result):
+        raise FileError(f"{stage} has no whole {RESULT_FILE}: delete the folder and run main.py's command again")
     write_json(stage / RESULT_FILE, result)
     return result
+
+
+def is_result(found: object) -> bool:
+    """Whether all is there that reports need of a level or of a final training."""
+    of_final = {"start", "level", "init_seed", "order_seed", "test_accuracy", "test_error"}
+    kinds = {"level": {"level"}, "final": of_final}
+    return isinstance(found, dict) and found.get("kind") in list(kinds) and kinds[found["kind"]] <= found.keys()
+
+
+def other_settings(settings: Mapping, there: Mapping) -> list[str]:
+    """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
+    ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found)) for found in (settings, there))
+    return differences(ours, theirs)  # tuples are lists in a file
 
 
 def differences(settings: Mapping, there: Mapping, names: Iterable[str] = ()) -> list[str]:
@@ -102,11 +123,24 @@ class Records:
 
     def __init__(self):
         self._of_folder: dict[Path, Record] = {}
+        self._passed_over: set[Path] = set()
 
     def of(self, folder: Path) -> Record:
         return self._of_folder.setdefault(folder.resolve(), Record(folder))
 
     def below(self, folder: Path) -> list[Record]:
-        """The runs directly below ``folder``."""
+        """The runs directly below ``folder``. Says once of each other folder with a ``config.json`` that it is none."""
         found = [self.of(config.parent) for config in sorted(folder.glob(f"*/{CONFIG_FILE}"))]
-        return [record for record in found if record.is_run]
+        return [record for record in found if self._is_run(record)]
+
+    def _is_run(self, record: Record) -> bool:
+        reason = f"{record.folder} is no run of main.py"
+        try:
+            if record.is_run:
+                return True
+        except FileError as error:
+            reason = str(error)
+        if record.folder not in self._passed_over:
+            print(f"note: passed over: {reason}", file=sys.stderr)
+            self._passed_over.add(record.folder)
+        return False

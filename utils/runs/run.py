@@ -1,7 +1,6 @@
 """A run's folder: its configuration, a folder for every stage, and who works on which of them."""
 
 import fcntl
-import json
 import platform
 import shlex
 import shutil
@@ -16,20 +15,28 @@ import torch
 import torchvision
 
 from utils.errors import UserError
-from utils.files import FileError, read_json, write_csv, write_json
+from utils.files import (
+    FileError,
+    advising,
+    check_index,
+    is_whole_archive,
+    naming_damage,
+    read_json,
+    write_csv,
+    write_json,
+)
 from utils.method.network import Blueprint, State, load_network
 from utils.method.pruning import Masks
-from utils.method.signed_mask import SignedMask, save_signed_mask
+from utils.method.signed_mask import SignedMask, extract_signed_mask, load_subnetwork, save_signed_mask
 from utils.method.starts import STARTS
 from utils.runs.progress import JobProgress
 from utils.runs.records import (
     CONFIG_FILE,
-    EARLIER_DEFAULTS,
     NETWORK_FILE,
     RESULT_FILE,
     Record,
-    differences,
     is_finished,
+    other_settings,
 )
 
 INITIALIZATION = "initialization"
@@ -146,13 +153,41 @@ class Run:
         return self.read(INITIALIZATION)[0]
 
     def read(self, stage: str, file: str = NETWORK_FILE) -> tuple[State, Masks]:
-        """A finished stage's network. Raises FileError with the remedy if it is damaged."""
-        try:
-            _, content = load_network(self.folder / stage / file)
-        except FileError as error:
-            remedy = f"delete the folder {self.folder / stage} and run the same command again"
-            raise FileError(f"{error}: {remedy}") from error
+        """A finished stage's network. Raises FileError with the remedy if it is lost, damaged or of another stage."""
+        path, remedy = self.folder / stage / file, delete_and_repeat(self.folder / stage)
+        if not path.exists():
+            raise FileError(f"{path} is missing: {remedy}")
+        blueprint, content = load_network(path, remedy)
+        differing = other_settings(self.settings, content["settings"])
+        level = (content["result"] or {}).get("level")
+        if isinstance(level, int) and Level(level).stage != stage:
+            differing.append(f"level {level}")
+        if differing or blueprint != self.blueprint:
+            raise FileError(f"{path} belongs elsewhere, it has {', '.join(differing) or blueprint}: {remedy}")
         return content["model"], content["masks"]
+
+    def check_finished(self, levels: Iterable[Level]) -> None:
+        """Raises FileError with the remedy if a network of the run is cut. Makes signed masks of finished ``levels``
+        again that are lost or damaged.
+
+        This is fast, because of a network only the index is read. All its bytes are compared whenever it is used.
+        """
+        for path in sorted(self.folder.rglob("*.pt")):
+            if path.name != UNFINISHED_FILE:
+                with advising(delete_and_repeat(path.parent)), naming_damage(path, "is damaged"):
+                    check_index(path)
+        for level in levels:
+            folder = self.folder / level.stage
+            if is_finished(folder) and not is_whole_archive(folder / SIGNED_MASK_FILE):
+                with claim_stage(folder, wait=True):
+                    self.keep_signed_mask(level, extract_signed_mask(*self.read(level.stage), self.blueprint.signed))
+
+    def signed_mask(self, source: str) -> SignedMask:
+        """That of a level of this run, by its folder's name, or of another run's file."""
+        if (self.folder / source / NETWORK_FILE).exists():
+            state, masks = self.read(source)
+            return extract_signed_mask(state, masks, self.blueprint.signed)
+        return load_subnetwork(Path(source), self.blueprint)[1]
 
     def result(self, stage: Level | FinalTraining, measured: dict) -> dict:
         """What is recorded of a finished stage: which network of which run it is, what was measured, and on what."""
@@ -203,6 +238,11 @@ class Run:
         self.blueprint.save_network(path, state, masks, initial_norms, settings=self.settings, result=result)
 
 
+def delete_and_repeat(folder: Path) -> str:
+    """The remedy for a stage that is damaged."""
+    return f"delete the folder {folder} and run the same command again"
+
+
 def discard_unfinished(folder: Path) -> None:
     """Remove the state of a stage in progress, once the stage is finished."""
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
@@ -215,18 +255,34 @@ def open_run_folder(run: Path, settings: dict, about: dict) -> None:
     list of commands. Raises UserError naming the settings that differ.
     """
     with claim_stage(run, wait=True):
-        # As they would be read: tuples are lists in the file.
-        config, settings = run / CONFIG_FILE, json.loads(json.dumps(settings))
-        if not config.exists():
-            write_json(config, {"settings": settings, "about": about})
-        there = read_json(config).get("settings", {})
-        differing = differences(EARLIER_DEFAULTS | settings, EARLIER_DEFAULTS | there)
+        there = _settings_there(run)
+        differing = [] if there is None else other_settings(settings, there)
         if differing:
             raise UserError(
                 f"{run} was made with other settings: {', '.join(differing)}; give this run another folder with --name"
             )
+        if not (run / CONFIG_FILE).exists():
+            write_json(run / CONFIG_FILE, {"settings": settings if there is None else there, "about": about})
         with (run / COMMAND_FILE).open("a", encoding="utf-8") as file:
             file.write(shlex.join(["python", *sys.argv]) + "\n")
+
+
+def _settings_there(run: Path) -> dict | None:
+    """The settings that a run's folder was made with: its configuration's or, if that is lost, those that each of its
+    networks has. None for a new run. Raises FileError if they are damaged, or lost with training in progress."""
+    config = run / CONFIG_FILE
+    if config.exists():
+        settings = read_json(config).get("settings")
+        if not isinstance(settings, dict):
+            raise FileError(f"{config} holds no settings: delete that file and run the same command again")
+        return settings
+    network = next(run.rglob(NETWORK_FILE), None)
+    if network is not None:
+        _, content = load_network(network, delete_and_repeat(network.parent))
+        return content["settings"]
+    if any(run.rglob(UNFINISHED_FILE)):
+        raise FileError(f"{config} is missing, with training in progress: delete {run}, or give another --name")
+    return None
 
 
 def provenance(flags: Mapping[str, object], device: str) -> dict:

@@ -32,7 +32,7 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
         raise UserError(f"--device {name} should be auto, cpu, cuda or cuda:1")
     device = torch.device(name)
     if device.type == "cpu":

@@ -128,8 +128,7 @@ class Graphed:
             return self.function(*arguments)
         if self.graph is None:
             try:
-                self._capture(arguments)
-                self._check_replay()
+                self._check_replay(expected=self._capture(arguments))
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -141,31 +140,32 @@ class Graphed:
         self.graph.replay()
         return self.outputs
 
-    def _capture(self, arguments: tuple[Tensor, ...]) -> None:
+    def _capture(self, arguments: tuple[Tensor, ...]) -> Tensor:
+        """Returns the function's own first output."""
         self.inputs = tuple(argument.clone() for argument in arguments)
         with self.keeping():
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UP_RUNS):
+                expected = _first(self.function(*self.inputs)).float().clone()
+                for _ in range(WARM_UP_RUNS - 1):
                     self.function(*self.inputs)
             torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # the graph has memory of its own, beside what the uncaptured runs used
         graph = torch.cuda.CUDAGraph()
         # This records and runs nothing. Other threads may use CUDA meanwhile; their work is not captured.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)
         self.graph = graph
+        return expected
 
-    def _check_replay(self) -> None:
+    def _check_replay(self, expected: Tensor) -> None:
         """Raise TrainingError if a replay's first output (a step's loss) differs from the function's own, so that a
         graph that trains wrongly, or not at all, is noticed before its results."""
-        with self.keeping():
-            expected = _first(self.function(*self.inputs)).float().clone()
         with self.keeping():
             _first(self.outputs).zero_()
             self.graph.replay()
             found = _first(self.outputs).float().clone()
-        torch.cuda.empty_cache()  # free what the uncaptured runs used: from here on, the graph is replayed
         if expected.isfinite().all() and not (found - expected).norm() <= REPLAY_TOLERANCE * expected.norm():
             raise TrainingError("a CUDA graph does not give what its step gives: do without (--no-cuda-graph)")
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from data.batches import count_batches, draw_epoch
-from utils.files import FileError, load, save, write_csv
+from utils.files import FileError, load, naming_damage, save, write_csv
 from utils.method.network import plain_state
 from utils.method.norm_interpolation import draw_alphas
 from utils.method.step import TrainingError
 from utils.runs.progress import JobProgress
 from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
-from utils.runs.tensorboard import StageScalars
+from utils.runs.tensorboard import TAGS, StageScalars
 from utils.seeding import derive_seed, generator_states, restore_generators, seed_global_generators
 from utils.training.evaluation import Tally, train_one_epoch
 from utils.training.optimization import optimizer_state, ramp, restore_optimizer, set_rate
@@ -196,13 +196,27 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> tuple[list
         return [], None
     try:
         content = load(path)
-        model, rows = content["model"], content["rows"]
-        expected = {name: tensor.shape for name, tensor in trainer.network.state_dict().items()}
-        if {name: tensor.shape for name, tensor in model.items()} != expected:
-            raise FileError(f"{path} belongs to another network")
-        restore_optimizer(trainer.optimizer, content["optimizer"])
-    except (FileError, KeyError, ValueError) as error:
+        with naming_damage(path, "belongs to another stage or program"):
+            _check_rows(content["rows"], len(stage.rates))
+            expected = {name: (tensor.shape, tensor.dtype) for name, tensor in trainer.network.state_dict().items()}
+            if {name: (tensor.shape, tensor.dtype) for name, tensor in content["model"].items()} != expected:
+                raise ValueError("its tensors are those of another network")
+            if not content["optimizer"]:
+                raise ValueError("it has no state of the optimizer")
+            begun = content.get("epoch")  # which files of earlier versions lack
+            if begun and not 0 < Epoch(trainer, len(content["rows"]), begun).tally.images < len(trainer.dataset.train):
+                raise ValueError("its epoch has other images")
+            restore_optimizer(trainer.optimizer, content["optimizer"])
+    except FileError as error:
         progress.note(f"{error}: {stage.title} starts again from its beginning")
         return [], None
-    trainer.network.load_state_dict(model)
-    return rows, content.get("epoch")  # which files of earlier versions lack
+    trainer.network.load_state_dict(content["model"])
+    return content["rows"], begun
+
+
+def _check_rows(rows: list[dict], epochs: int) -> None:
+    """Raises an exception unless there is a row of numbers for each of the first epochs."""
+    if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)) or len(rows) > epochs:
+        raise ValueError("its epochs are not those of the stage")
+    if not all(isinstance(row[key], int | float | None) for row in rows for key in TAGS):
+        raise ValueError("its metrics are not numbers")

@@ -16,6 +16,7 @@ from utils.method.gem_miner import GemMiner, make_search_step
 from utils.method.network import Blueprint, State
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.pruning import Masks, apply_masks
+from utils.method.signed_mask import SignedMask
 from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
 from utils.training.evaluation import Evaluation, evaluate
@@ -55,10 +56,13 @@ class Trainer:
 
 class SubnetworkTrainer(Trainer):
     """Trains θ ⊙ m with ψ interpolated with ψ_init; α = 1 is ordinary training, to the last bit. Only the parameters
-    ``trained`` change."""
+    ``trained`` change; of those in ``holding``, a stage may hold the signs."""
 
-    def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed, trained: Collection[str]):
-        self.blueprint = blueprint
+    def __init__(
+        self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed, trained: Collection[str],
+        holding: Collection[str] = (),
+    ):  # fmt: skip
+        self.blueprint, self.holding = blueprint, holding
         network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
@@ -73,21 +77,28 @@ class SubnetworkTrainer(Trainer):
             name: torch.ones_like(weight, dtype=dtype, requires_grad=False) for name, weight in weights.items()
         }
         self.initial_norms = initial_normalization(self.network)
+        held = {name: self.network.get_parameter(name) for name in self.holding}
+        self.held_signs = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in held.items()}
         recipe = self.recipe
         return make_train_step(
             self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
-            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size,
+            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size, self.held_signs,
         )  # fmt: skip
 
     @torch.no_grad()
-    def begin(self, state: Mapping[str, Tensor], masks: Masks, initial_norms: State | None = None) -> None:
+    def begin(
+        self, state: Mapping[str, Tensor], masks: Masks, initial_norms: State | None = None,
+        held_signs: SignedMask | None = None,
+    ) -> None:  # fmt: skip
         """Fill in θ ⊙ m and ψ_init, with a fresh optimizer. A weight without a mask survives; ψ_init may be left out if
-        α is always 1."""
+        α is always 1; without ``held_signs``, every sign is free."""
         self.network.load_state_dict(state)
         for name, kept in self.masks.items():
             kept.copy_(masks[name]) if name in masks else kept.fill_(1)
         for name, tensor in (initial_norms or {}).items():
             self.initial_norms[name].copy_(tensor)
+        for name, kept in self.held_signs.items():
+            kept.copy_(held_signs[name]) if name in (held_signs or {}) else kept.zero_()
         apply_masks([self.network.get_parameter(name) for name in self.masks], list(self.masks.values()))
         restore_optimizer(self.optimizer)
 
