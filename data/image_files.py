@@ -52,7 +52,7 @@ class Task(NamedTuple):
 def open_image(path: Path) -> Image.Image:
     """The image with its size, not decoded yet. Raises FileError if it is damaged."""
     with naming_damage(path, "is damaged: fetch it again"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # of EXIF data, which is not used
+        warnings.filterwarnings("ignore", ".*EXIF")  # some is damaged, and none is used
         return Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
 
 
@@ -114,7 +114,8 @@ def end_with_parent(worker: int) -> None:
 
 
 class Stream:
-    """The worker processes, which serve one pass over images after the other; ``waited``: seconds without a batch."""
+    """The worker processes, which serve one pass over images after the other; ``waited``: seconds in which the next
+    batch was not there yet."""
 
     def __init__(self, folder: Path, workers: int | None):
         self.folder, self.waited = folder, 0.0
@@ -128,15 +129,13 @@ class Stream:
         return iter(self.tasks)
 
     def batches(self, tasks: Iterable[Task], device: torch.device) -> Iterator[list[Tensor]]:
-        """What ``Crops`` makes of each task, on the device. Raises FileError or OSError, naming the file."""
+        """What ``Crops`` makes of each task, on the device. Raises UserError, or OSError naming a file."""
         self.tasks, self.passes = tasks, self.passes + 1
         this_pass, ahead, loaded = self.passes, deque(), iter(self._loader(device))
         while True:
             if this_pass != self.passes:
                 raise RuntimeError("another pass over the images has begun")
-            started = time.monotonic()
-            batch = next(loaded, None)
-            self.waited += time.monotonic() - started
+            batch = self._wait_for(loaded)
             if batch is None:
                 return
             if isinstance(batch, Exception):
@@ -146,6 +145,21 @@ class Stream:
                 ahead.append(torch.cuda.current_stream().record_event())
                 if len(ahead) > LEAD:
                     ahead.popleft().synchronize()
+
+    def _wait_for(self, loaded: Iterator) -> list[Tensor] | Exception | None:
+        """The next batch, if there is one. Raises UserError if a worker was killed."""
+        started = time.monotonic()
+        try:
+            return next(loaded, None)
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise UserError(
+                "a process that decodes images was ended, perhaps for lack of memory or of space in /dev/shm: run the "
+                "same command again, with fewer --workers if this repeats"
+            ) from error
+        finally:
+            self.waited += time.monotonic() - started
 
     def _loader(self, device: torch.device) -> DataLoader:
         if self.loader is None:

@@ -23,9 +23,13 @@ def load_imagenet(root: Path, workers: int | None = None) -> tuple[ImageFiles, I
     complaint = f"is damaged: delete it and run {command} again"
     with naming_damage(path, complaint), np.load(path, allow_pickle=False) as file:
         classes = len(file["wnids"])
-        return _split(file, "train", stream), _split(file, "val", stream), classes
+        return _split(file, "train", stream, classes), _split(file, "val", stream, classes), classes
 
 
-def _split(file: np.lib.npyio.NpzFile, name: str, stream: Stream) -> ImageFiles:
-    labels, sizes = (torch.from_numpy(file[f"{name}_{part}"]) for part in ("labels", "bytes"))
-    return ImageFiles(file[f"{name}_names"], labels, sizes, IMAGE_SIZE, stream)
+def _split(file: np.lib.npyio.NpzFile, name: str, stream: Stream, classes: int) -> ImageFiles:
+    names, labels, sizes = (file[f"{name}_{part}"] for part in ("names", "labels", "bytes"))
+    if not names.shape == labels.shape == sizes.shape == (len(names),) or names.dtype.kind != "S":
+        raise ValueError("it is no list of images")
+    if labels.dtype != np.int64 or not len(labels) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"its labels are not whole numbers from 0 to {classes - 1}")
+    return ImageFiles(names, torch.from_numpy(labels), torch.from_numpy(sizes), IMAGE_SIZE, stream)

@@ -29,7 +29,8 @@ from tests.commands import (
     read_csv,
     run_in_process,
 )
-from utils.files import load
+from utils.errors import UserError
+from utils.files import FileError, load
 from utils.runs.progress import JobProgress
 
 WNIDS = ("n01440764", "n02119789", "n03995372")
@@ -291,6 +292,26 @@ def test_fewer_images_and_what_identifies_them(prepared):
     assert [name.decode()[-6:] for name in few.train.names] == ["0.JPEG", "1.JPEG"] * 3
     assert whole.description().startswith("3 classes, 18 training and 6 test images, checksum ")
     assert few.description() != whole.description() == load_dataset("imagenet", prepared, pixels=64).description()
+
+
+def test_a_worker_that_is_killed(prepared):
+    """An expected error; the job goes on with the same command."""
+    dataset = load_dataset("imagenet", prepared, pixels=32, workers=1)
+    batches = training_batches(dataset, 2, seed=0)
+    next(batches)
+    dataset.train.stream.loader._iterator._workers[0].kill()
+    with pytest.raises(UserError, match="a process that decodes images was ended"):
+        list(batches)
+
+
+def test_a_list_that_is_damaged(prepared, tmp_path):
+    with np.load(prepared / LIST) as file:
+        content = dict(file)
+    shifted = content | {"val_labels": content["val_labels"] + 1}
+    for wrong in (shifted, content | {"train_bytes": content["train_bytes"][1:]}, {"wnids": content["wnids"]}):
+        np.savez(tmp_path / LIST, **wrong)
+        with pytest.raises(FileError, match=r"imagenet\.npz is damaged: delete it and run python data/prepare"):
+            load_dataset("imagenet", tmp_path)
 
 
 def test_an_image_that_is_gone_or_damaged(tmp_path):
