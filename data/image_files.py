@@ -151,8 +151,8 @@ class Stream:
         started = time.monotonic()
         try:
             return next(loaded, None)
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:  # the last two of a batch that was on its way
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                 raise
             raise UserError(
                 "a process that decodes images was ended, perhaps for lack of memory or of space in /dev/shm: run the "
