@@ -37,7 +37,16 @@ from utils.barriers.path import (
 )
 from utils.errors import UserError, exit_status
 from utils.files import write_csv, write_json
-from utils.flags import COUNT, NOT_NEGATIVE, add_workers_flag, flags_of_settings, is_run_name, make_parser, number
+from utils.flags import (
+    COUNT,
+    NOT_NEGATIVE,
+    add_sweep_flag,
+    add_workers_flag,
+    flags_of_settings,
+    is_run_name,
+    make_parser,
+    number,
+)
 from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
@@ -94,6 +103,7 @@ def add_comparison_flags(add) -> None:
     add("--runs", nargs="+", type=Path, help="run folders: compare their final trainings of --level")
     add("--level", type=COUNT, default=11, help="with --runs, the level (the runs' last if they have fewer)")
     add("--comparisons", nargs="+", choices=COMPARISONS, default=list(PAPER_COMPARISONS), help="with --runs, which")
+    add_sweep_flag(add)
     add("--list-missing", action="store_true",
         help="with --runs, only print the commands that train what is missing")
 
@@ -202,7 +212,7 @@ def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path)
 def compare_runs(args: argparse.Namespace) -> None:
     """Figures 2, 3 and 6, b and c: one figure and one table for each data set and architecture."""
     records = Records()
-    for network, runs in runs_by_network(named_runs(args.runs, records)).items():
+    for network, runs in runs_by_network(named_runs(args.runs, records), args.by).items():
         level = common_level(runs, args.level)
         plan = make_plan([plan_run(run, level, args) for run in runs], args.comparisons, [level])
         if args.list_missing:
@@ -220,14 +230,14 @@ def named_runs(folders: Sequence[Path], records: Records) -> list[Record]:
     return [records.of(folder) for folder in folders if folder not in odd]
 
 
-def runs_by_network(runs: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+def runs_by_network(runs: Sequence[Record], by: Sequence[str]) -> dict[tuple[str, str], list[Record]]:
     """(data set, architecture) -> the runs that prune, method by method; their seeds are the trials."""
     # The comparisons are between the starts of levels that were trained; Gem-Miner's are not.
     methods = [name for name, method in METHODS.items() if method.prunes and not method.searches]
     pruning = [run for run in runs if run.settings["method"] in methods]
     if not pruning:
         raise UserError("none of the runs has levels: name runs of --method lrr or aws")
-    check_same_experiments(pruning)
+    check_same_experiments(pruning, by)
     pruning.sort(key=lambda run: methods.index(run.settings["method"]))
     return grouped(pruning, lambda run: (run.settings["dataset"], run.settings["arch"]))
 
@@ -258,7 +268,7 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
         first, *others = map(read_network, barrier.ends)
         measurement = prepare(args, first, records)
         summaries[barrier] = measure_path(first, *others or [first.with_initial_norms()], measurement)
-    compared = collect_comparisons(plan, records, summaries.get)
+    compared = collect_comparisons(plan, records, summaries.get, args.by)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
     rows, trained = barrier_records(compared), trained_in(row.experiment for row in compared)
     with claim_stage(target):
@@ -271,7 +281,9 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
 
 def describe_comparison(row: MeasuredComparison) -> str:
     verdict = "" if row.epsilon is None else f", below ε = {row.epsilon:.2f} in {row.connected} of {row.counted}"
-    return f"  {row.comparison.panel}, {row.label}: barrier {row.shown} (n = {row.counted}){verdict}"
+    what = "rise" if row.is_valley else "barrier"
+    verdict = "" if row.is_valley else verdict
+    return f"  {row.comparison.panel}, {row.label}: {what} {row.shown} (n = {row.counted}){verdict}"
 
 
 if __name__ == "__main__":

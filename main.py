@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
+from pathlib import Path
 
 # Ctrl-C while the packages below are imported ends the program without their tracebacks.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -23,7 +24,7 @@ from torch import nn
 
 from data import load_dataset
 from data.batches import evaluation_batches, training_batches
-from utils.errors import exit_status
+from utils.errors import UserError, exit_status
 from utils.flags import (
     describe_clock,
     describe_work,
@@ -55,7 +56,7 @@ from utils.method.step import TrainingError
 from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
-from utils.runs.run import FinalTraining, Level, Run, open_run_folder, provenance
+from utils.runs.run import FinalTraining, Level, Run, is_level, open_run_folder, provenance
 from utils.runs.tensorboard import SCALARS_FOLDER, add_level_scalars
 from utils.seeding import derive_seed
 from utils.training.batch_statistics import reestimate_batch_statistics
@@ -104,6 +105,7 @@ class Job:
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
         check_last_batch(self.blueprint, dataset, self.recipe.forward_size)
         self.subnetwork, self.signed_mask, digest = self.read_subnetwork()
+        self.check_signs_from()
         settings = run_settings(args) | {"data": dataset.description(), "signed_mask": digest}
         folder = args.runs_dir / args.name
         open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
@@ -129,6 +131,15 @@ class Job:
         if not signed_mask.keys() >= set(self.blueprint.classifier):
             print(f"{path} was found on another data set: the classifier for {self.args.dataset} starts fresh")
         return values, signed_mask, f"sha256 {sha256(path.read_bytes()).hexdigest()}"
+
+    def check_signs_from(self) -> None:
+        """Raises UserError, before the levels are trained, if a source of --signs-from will not be there."""
+        levels = {level.stage for level in planned_levels(self.args)}
+        for source in dict.fromkeys(final.signs_from for final in planned_finals(self.args)):
+            if is_level(source) and source not in levels:
+                raise UserError(f"--signs-from: this run makes no {source}; name one of its levels, or a file")
+            if source and not is_level(source):
+                load_subnetwork(Path(source), self.blueprint)
 
     @cached_property
     def initial(self) -> State:
@@ -176,8 +187,6 @@ class Job:
             masks = prune_by_magnitude(previous, masks, args.prune_rate)
             begin = self.rewind(previous)
         initial_norms = {name: self.initial[name] for name in self.blueprint.norms}
-        if args.rewind_norms:
-            begin = {**begin, **initial_norms}
         self.trainer.begin(begin, masks, initial_norms)
         stage = Stage(
             title=f"level {level.level}/{args.levels}" if level.level else "warm-up",
@@ -194,6 +203,8 @@ class Job:
         )
         after_epoch = partial(self.keep_rewinding_point, level)
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
+        if not stage.alpha_range[1]:  # ψ was never used, and weight decay has shrunk it: it is held where it began
+            self.trainer.network.load_state_dict(initial_norms, strict=False)
         self.reestimate(self.trainer.network, level, self.trainer.layout)
         self.keep_level(level, stage, self.trainer.network, previous, masks, self.trainer.evaluate(), rows)
 
@@ -209,9 +220,11 @@ class Job:
     def rewind(self, trained: State) -> State:
         """What the surviving weights are when a level's training begins: all that LRR, WR and IMP differ in."""
         epoch = rewound_to(self.args)
-        if epoch is None:
-            return trained
-        return self.run.rewinding_point(epoch, self.args.warmup_epochs) if epoch else self.initial
+        begin = trained
+        if epoch is not None:
+            begin = self.run.rewinding_point(epoch, self.args.warmup_epochs) if epoch else self.initial
+        kept = self.blueprint.norms if self.args.rewind_norms else ()
+        return {**begin, **{name: self.initial[name] for name in kept}}
 
     def keep_rewinding_point(self, level: Level, epochs_done: int) -> None:
         """Weight rewinding keeps a state from the middle of the warm-up."""

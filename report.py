@@ -89,7 +89,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--title", default="", help="of the picture")
     add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
     add("--points", type=POSITIVE, help="positions of each error barrier that is to be measured")
-    add("--levels", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
+    add("--levels", "--level", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
     add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
         help="a comparison of this method's runs that all panels of barriers show")
     add("--parts", action="store_true", help="tables say where each part of a subnetwork comes from")
@@ -161,6 +161,8 @@ def make_figure(plan: Plan, args: argparse.Namespace, records: Records) -> None:
     folder = args.out or plan.runs[0].folder.parent / FIGURES_FOLDER / args.name
     folder.mkdir(parents=True, exist_ok=True)
     entries = collect_entries(plan, records, args.by)
+    if not entries and not plan.barriers:
+        raise UserError(f"{args.plan} plans no final training to show: give its lines a --start")
     comparisons = collect_comparisons(plan, records, partial(kept_summary, records), args.by)
     title, trained = args.title or args.name, trained_in(entry.experiment for entry in entries)
     caption = f"{title} ({trained})" if trained else title

@@ -15,7 +15,7 @@ METHODS="lrr aws"
 STARTS_lrr="subnetwork signs mask"
 STARTS_aws=$STARTS_lrr
 SWEEP=alpha-range
-VALUES_aws="--alpha-range 0 1
+VALUES_aws="
 --alpha-range 0 0"
 LEVELS="8"
 SEEDS="1 2 3"

@@ -6,7 +6,6 @@ import pytest
 
 from tests.commands import finish_final
 from utils.errors import UserError
-from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paired import interval, paired_rows
@@ -89,7 +88,7 @@ def test_the_colours_are_the_paper_s_and_each_means_one_thing():
     sweep = choose_styles([("aws", "signs", f"alpha-range 0 {high}") for high in (0, 0.5, 1)])
     assert len({color for color, _ in sweep.values()}) == 3
     many = choose_styles([(method, start, "") for method in ("imp", "lrr", "aws") for start in STARTS])
-    assert {many[key][0] for key in many if key[0] == "aws"} == {METHODS["aws"].color}
+    assert len({color for color, _ in many.values()}) == 3  # a colour a method; the line tells the start
 
 
 def test_precisions_are_never_averaged(tmp_path):

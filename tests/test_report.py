@@ -116,7 +116,7 @@ def test_the_dry_run_counts_epochs_and_other_settings_are_refused(planned, tmp_p
     assert cells[3] == ["digits_resnet20_aws_seed2", "5", "530", "300"]
     assert cells[4] == ["digits_resnet20_dense_seed1", "1", "100", "100"]
     assert cells[6] == ["6 runs", "22", "2,320", "1,600"]
-    assert "\nAWS: subnetwork signs, level 1 2\n" in out
+    assert "\nAWS: subnetwork, signs, level 1 2\n" in out
     assert "\n4 error barriers, 0 measured: linear mode connectivity of signs to solution, level 2\n" in out
     plan = write_plan(tmp_path / "other.txt", lines_of(tmp_path / "runs", more="--weight-decay 0.1"))
     expected = "digits_resnet20_lrr_seed1 was made with other settings", "--weight-decay 0.1 (there: 0.0005)"

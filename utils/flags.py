@@ -46,6 +46,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=description.splitlines()[0], formatter_class=HelpFormatter)
+    parser.allow_abbrev = False  # a plan looks flags up by their names
     parser.error = partial(refuse, parser)
     return parser
 
@@ -144,8 +145,8 @@ def add_final_flags(add: Callable) -> None:
     add("--flip-signs", type=SHARE, nargs="+", default=[0.0], metavar="SHARE",
         help="shares of the transferred signs that are flipped, a training for each; 0.5 is random signs")
     add("--signs-from", nargs="+", default=[OWN], metavar="SOURCE",
-        help="where transferred signs come from, a training for each: own (the level), an earlier LEVEL, or a FILE (a "
-        "signed mask or network.pt, whose zeros are not used)")
+        help="where transferred signs come from, a training for each: own (the level), another LEVEL of this run, or a "
+        "FILE (a signed mask or network.pt); a weight that is pruned there takes the new initialization's sign")
     add("--signed-mask", type=Path, metavar="FILE",
         help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
         "levels are not used")
@@ -264,33 +265,38 @@ def check(args: argparse.Namespace) -> None:
     for source in args.signs_from:
         if source.isdecimal() and not (method.prunes and int(source) <= args.levels):
             raise UserError(f"--signs-from {source}: this run has no such level; name one up to --levels, or a file")
-    if method.searches and 0 in args.final_levels:
-        raise UserError("--method gm searches for a mask: --final-levels counts from 1")
+    check_levels(args)
     if method.searches:
         freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises if a search is too short
     if args.alpha_per_layer and not method.interpolates:
         raise UserError("--alpha-per-layer goes with --method aws: the others draw no α")
     if args.rewind_norms and (method.searches or not method.prunes):
         raise UserError("--rewind-norms needs levels: choose --method lrr, aws, imp or wr")
+    if args.micro_batch_size and method.searches:
+        raise UserError("--micro-batch-size: Gem-Miner's search takes whole batches")
+    if args.batch_size % (args.micro_batch_size or args.batch_size):
+        raise UserError(
+            f"--micro-batch-size {args.micro_batch_size} should divide --batch-size {args.batch_size} without remainder"
+        )
+    if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
+        raise UserError("--alpha-range wants the low end first")
+    if not is_run_name(args.name):
+        raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
+
+
+def check_levels(args: argparse.Namespace) -> None:
+    """Raises UserError if levels and epochs are asked for that there will not be."""
+    if METHODS[args.method].searches and 0 in args.final_levels:
+        raise UserError("--method gm searches for a mask: --final-levels counts from 1")
+    too_high = [level for level in args.final_levels if level > args.levels]
+    if too_high:
+        raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
     if args.rewind_epoch is not None and args.method != "wr":
         raise UserError("--rewind-epoch: only weight rewinding (--method wr) goes back to an epoch of choice")
     if args.rewind_epoch is not None and args.rewind_epoch > args.warmup_epochs:
         raise UserError(
             f"--rewind-epoch: the warm-up has epochs 0 to {args.warmup_epochs}, and {args.rewind_epoch} is none of them"
         )
-    too_high = [level for level in args.final_levels if level > args.levels]
-    if too_high:
-        raise UserError(f"--final-levels {too_high[0]} is above --levels {args.levels}: ask for more levels")
-    if args.micro_batch_size and method.searches:
-        raise UserError("--micro-batch-size: Gem-Miner's search takes whole batches")
-    if args.batch_size % (args.micro_batch_size or args.batch_size):
-        raise UserError(
-            f"--micro-batch-size {args.micro_batch_size} should divide --batch-size {args.batch_size} without a rest"
-        )
-    if args.alpha_range and args.alpha_range[0] > args.alpha_range[1]:
-        raise UserError("--alpha-range wants the low end first")
-    if not is_run_name(args.name):
-        raise UserError(f"--name {args.name!r} should be one folder's name of letters, digits and .,+=-_")
 
 
 def is_run_name(name: str) -> bool:

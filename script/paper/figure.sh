@@ -14,7 +14,7 @@
 #   SMALL               the network of SCALE=small, if it is not digits_resnet20
 # `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
 # [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says what that is,
-# --list prints its plain commands, --finish trains nothing and draws what is there. script/README.md explains SCALE,
+# --list prints its plain commands, --finish trains nothing, measures missing barriers and draws what is there. script/README.md explains SCALE,
 # FLAGS, GPUS and PER_GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
 

@@ -12,7 +12,7 @@ STARTS_aws=$STARTS_lrr
 SWEEP="alpha-range alpha-per-layer rewind-norms"
 VALUES_lrr="
 --rewind-norms"
-VALUES_aws="--alpha-range 0 1
+VALUES_aws="
 --alpha-range 0 0
 --alpha-range 0 0.5
 --alpha-range 0.5 1

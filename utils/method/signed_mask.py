@@ -76,10 +76,10 @@ def flip_signs(signed_mask: SignedMask, share: float, seed: int) -> SignedMask:
 
 def borrow_signs(signed_mask: SignedMask, source: SignedMask, otherwise: Mapping[str, Tensor]) -> SignedMask:
     """The zeros of ``signed_mask`` with the signs of ``source``; what is pruned there has the sign of ``otherwise``,
-    which tells nothing of the source."""
+    which tells nothing of the source, and so has another data set's classifier, which is not there."""
     own = extract_signed_mask(otherwise, {}, signed_mask)
     return {
-        name: torch.where(source[name] == 0, own[name], source[name]) * (signs != 0)
+        name: torch.where(source[name] == 0, own[name], source[name]) * (signs != 0) if name in source else own[name]
         for name, signs in signed_mask.items()
     }
 

@@ -27,6 +27,7 @@ class Quantity(NamedTuple):
     """Something measured in every trial of a method, in percentage points."""
 
     network: str
+    level: int | None
     name: str
     method: str
     by_seed: Mapping[int, float]
@@ -41,12 +42,13 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> list[dict]:
     """A row for every quantity of the first method and another one, and for mask and signs of one method; the rise
-    in the valley of ψ is the test error at ψ_init minus that at ψ. Pairs have one seed; fewer than two have no row."""
+    in the valley of ψ is the test error at ψ_init minus that at ψ. The two of a pair share a seed; fewer than two
+    pairs make no row."""
     found = list(quantities(entries, comparisons))
     pairs = []
-    for own in grouped(found, lambda quantity: (quantity.network, quantity.name)).values():
+    for own in grouped(found, lambda quantity: quantity[:3]).values():
         pairs += [(f"{own[0].name}: {own[0].method} − {other.method}", own[0], other) for other in own[1:]]
-    for own in grouped(found, lambda quantity: (quantity.network, quantity.method)).values():
+    for own in grouped(found, lambda quantity: (quantity.network, quantity.level, quantity.method)).values():
         pairs += [
             (f"{first.method}: {first.name} − {second.name}", first, second)
             for first, second in product(own, own)
@@ -61,6 +63,7 @@ def _row(label: str, first: Quantity, second: Quantity) -> Iterator[dict]:
         mean, half = interval([first.by_seed[seed] - second.by_seed[seed] for seed in sorted(seeds)])
         yield {
             "Model": first.network,
+            "level": first.level,
             "paired difference (percentage points)": label,
             "mean": f"{mean:.2f}",
             "95 % interval": f"{mean - half:.2f} to {mean + half:.2f}",
@@ -74,15 +77,18 @@ def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredCompariso
     for row in comparisons:
         noise = "" if row.comparison.panel == LINEAR_MODE_CONNECTIVITY else f", {row.comparison.panel}"
         name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}{noise}"
-        yield Quantity(row.experiment.network, name, method_label(row.experiment, experiments), row.by_seed())
+        own = row.experiment
+        yield Quantity(own.network, own.level, name, method_label(own, experiments), row.by_seed())
     levels = [entry.experiment.level for entry in entries if entry.experiment.level is not None]
     for entry in entries:
         if levels and entry.experiment.level == max(levels):
             errors = grouped(entry.results, lambda result: result["seed"])
             by_seed = {seed: statistics.mean(one["test_error"] for one in own) for seed, own in errors.items()}
             name = f"test error of {entry.experiment.start}"
-            yield Quantity(entry.experiment.network, name, method_label(entry.experiment, experiments), by_seed)
+            own = entry.experiment
+            yield Quantity(own.network, own.level, name, method_label(own, experiments), by_seed)
 
 
 def method_label(experiment: Experiment, among: Sequence[Experiment]) -> str:
-    return ", ".join(filter(None, (METHODS[experiment.method].label, *varying(experiment, among).values())))
+    cells = [f"{name} {text}" if name == "flipped" else text for name, text in varying(experiment, among).items()]
+    return ", ".join(filter(None, (METHODS[experiment.method].label, *cells)))

@@ -23,6 +23,7 @@ from utils.results.tables import (
     varying,
 )
 from utils.runs.records import Records
+from utils.runs.run import FinalTraining
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
 DOSE = "share of the transferred signs that are flipped"
@@ -64,7 +65,9 @@ class MeasuredComparison:
     @property
     def connected(self) -> int | None:
         """In how many trials the barrier is below ε, if that is known."""
-        return None if self.epsilon is None else sum(height < self.epsilon for height in self.heights)
+        if self.epsilon is None or self.is_valley:
+            return None
+        return sum(height < self.epsilon for height in self.heights)
 
     @property
     def shown(self) -> str:
@@ -86,14 +89,14 @@ class MeasuredComparison:
             seed: trial[0] - trial[1] for seed, trial in zip(self.summaries, self.trials("test_error"), strict=True)
         }
 
-    def curve(self, styles: Styles, measure: str = "test_error") -> Curve:
+    def curve(self, styles: Styles, measure: str = "test_error", ending: str = "") -> Curve:
         """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have. In
         the valley, the measure itself."""
         trials = self.trials(measure)
         alphas = sorted(set.intersection(*map(set, trials))) if trials else []
         base = [0.0 if self.is_valley else (trial[0] + trial[1]) / 2 for trial in trials]
         values = [[trial[alpha] - own for trial, own in zip(trials, base, strict=True)] for alpha in alphas]
-        return Curve(self.label, alphas, values, styles[style_key(self.experiment)])
+        return Curve(self.label + ending, alphas, values, styles[style_key(self.experiment)])
 
 
 def style_key(experiment: Experiment) -> tuple[str, str, str]:
@@ -115,15 +118,21 @@ def collect_entries(plan: Plan, records: Records, by: Sequence[str] = ()) -> lis
     planned = [(Experiment.of(run.settings, final, None, by), run, final) for run in plan.runs for final in run.finals]
     entries = []
     for experiment, group in grouped(planned, lambda item: item[0]).items():
-        results = [(run.folder.name, records.of(run.folder).results.get(final.stage)) for _, run, final in group]
+        results = [result_of(records, run, final) for _, run, final in group]
         folders = {run.folder for _, run, _ in group}
         trained = {(final.init_seed, final.order_seed) for _, _, final in group}
         # As ``trials`` will count them.
         planned_trials = len(trained if experiment.method == "dense" else folders if len(folders) > 1 else group)
         ratio = group[0][1].planned_ratio(experiment.level)
-        found = [(precision_of(result), result | {"run": name}) for name, result in results if result]
+        found = [(precision_of(result), result) for result in results if result]
         entries += [Entry(*own, planned_trials, ratio) for own in by_precision(experiment, found).items()]
     return entries
+
+
+def result_of(records: Records, run: PlannedRun, final: FinalTraining) -> dict | None:
+    """With the name and the seed of its run; None if it is not finished."""
+    result = records.of(run.folder).results.get(final.stage)
+    return result and result | {"run": run.folder.name, "seed": run.settings["seed"]}
 
 
 def collect_comparisons(
@@ -188,7 +197,8 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
         if kind == VALLEY:
             rows = [row for row in rows if row.is_valley]
             for measure, unit in (("test_error", "test error (%)"), ("test_loss", "test loss")):
-                curves = [row.curve(styles, measure) for row in rows]
+                endings = [f", level {row.experiment.level}" * several for row in rows]
+                curves = [row.curve(styles, measure, ending) for row, ending in zip(rows, endings, strict=True)]
                 panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
         elif doses and kind == LINEAR_MODE_CONNECTIVITY:
             curves = barrier_curves(rows, styles, lambda row: row.experiment.flipped)
@@ -208,7 +218,14 @@ def barrier_curves(
 ) -> list[Curve]:
     """The barriers of each comparison over ``x``."""
     curves = []
-    for (label, key), own in grouped(rows, lambda row: (row.label, style_key(row.experiment))).items():
+    # A line over shares of flipped signs is of one level, a line over levels of one share.
+    doses = any(row.experiment.flipped for row in rows)
+    levels = {row.experiment.level for row in rows} if doses else {}
+
+    def line_of(row: MeasuredComparison) -> tuple[str, tuple[str, str, str]]:
+        return row.label + f", level {row.experiment.level}" * (len(levels) > 1), style_key(row.experiment)
+
+    for (label, key), own in grouped(rows, line_of).items():
         own.sort(key=lambda row: (row.experiment.level, row.experiment.flipped))
         curves.append(Curve(label, list(map(x, own)), [row.heights for row in own], styles[key]))
     return curves
@@ -238,13 +255,17 @@ def accuracy_panels(entries: Sequence[Entry], styles: Styles) -> list[Panel | Ca
 def accuracy_curves(
     entries: Sequence[Entry], styles: Styles, x: Callable[[Entry], float]
 ) -> list[tuple[Experiment, Curve]]:
-    """The accuracies of each method, start and setting over ``x``, the levels or the shares of flipped signs."""
-    lines = grouped(entries, lambda entry: replace(entry.experiment, level=None, flipped=0.0))
+    """The accuracies of each method, start and setting over ``x``: the levels or, for each level, the shares of
+    flipped signs."""
+    doses = any(entry.experiment.flipped for entry in entries)
+    levels = {entry.experiment.level for entry in entries} if doses else {}
+    without = {"flipped": 0.0} if doses else {"level": None}
+    lines = grouped(entries, lambda entry: replace(entry.experiment, **without))
     curves = []
     for experiment, line in lines.items():
         line.sort(key=lambda entry: (entry.experiment.level, entry.experiment.flipped))
         precision = "".join(f", {text}" for text in untitled(experiment, lines).values())
-        label = f"{experiment.title} {experiment.label}{precision}"
+        label = f"{experiment.title} {experiment.label}{precision}" + f", level {experiment.level}" * (len(levels) > 1)
         accuracies = [entry.accuracies for entry in line]
         curves.append((experiment, Curve(label, list(map(x, line)), accuracies, styles[style_key(experiment)])))
     return curves
@@ -277,13 +298,15 @@ def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] 
 def level_tables(entries: Sequence[Entry], parts: bool) -> str:
     """A Markdown table for every level, in the layout of the paper's tables 1 and 2; with ``parts``, one that says
     where each part of the subnetwork comes from instead."""
-    levels = sorted({entry.experiment.level for entry in entries} - {None})
+    levels, among = sorted({entry.experiment.level for entry in entries} - {None}), [row.experiment for row in entries]
+    if not levels:
+        return markdown_table([level_row(row, parts, among) for row in entries]) + "\n"
     sections = []
     for level in levels:
         rows = [entry for entry in entries if entry.experiment.level in (None, level)]
         rows.sort(key=lambda entry: entry.experiment.network)  # stable: a network's dense row stays where it was
         ratio = next(row.remaining_ratio for row in rows if row.experiment.level == level)
-        table = markdown_table([level_row(row, parts, [entry.experiment for entry in entries]) for row in rows])
+        table = markdown_table([level_row(row, parts, among) for row in rows])
         sections.append(f"## Level {level}, remaining ratio {ratio:.3f}\n\n{table}\n")
     return "\n".join(sections)
 
@@ -319,7 +342,7 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
                 "networks": row.label,
                 **untitled(row.experiment, experiments),
                 "level": row.experiment.level,
-                "error barrier (percentage points)": row.shown,
+                "error barrier, or rise from ψ to ψ_init (points)": row.shown,
                 "n": row.counted,
             }
             for row in comparisons
@@ -371,7 +394,7 @@ def describe_plan(plan: Plan) -> list[str]:
     lines = []
     for run in plan.runs:
         levels = " ".join(dict.fromkeys(str(final.level) for final in run.finals if final.level is not None))
-        starts = " ".join(dict.fromkeys(final.start for final in run.finals))
+        starts = ", ".join(dict.fromkeys(map(describe_start, run.finals)))
         lines.append(f"{METHODS[run.method].label}: {starts}" + f", level {levels}" * bool(levels))
     for comparison, barriers in grouped(plan.barriers, lambda barrier: barrier.comparison).items():
         levels = " ".join(dict.fromkeys(str(barrier.level) for barrier in barriers))
@@ -381,6 +404,11 @@ def describe_plan(plan: Plan) -> list[str]:
             f"level {levels}"
         )
     return ["", *dict.fromkeys(lines)]
+
+
+def describe_start(final: FinalTraining) -> str:
+    flipped = f"{final.flipped:g} flipped" * bool(final.flipped)
+    return " ".join(filter(None, [final.start, flipped, final.signs_from and f"signs of {final.signs_source}"]))
 
 
 def work_table(runs: Sequence[PlannedRun]) -> str:

@@ -14,7 +14,7 @@ from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS, LINEAR_MODE_CONNECTIVITY, Comparison
 from utils.results.tables import grouped
 from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, differences, is_finished
-from utils.runs.run import FinalTraining, Level
+from utils.runs.run import FinalTraining, Level, is_level
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -205,7 +205,8 @@ def pairs_of(run: PlannedRun, name: str, level: int) -> list[tuple[FinalTraining
 
 def planned_run(flags: Sequence[str], folder: Path | None = None) -> PlannedRun:
     """What a line of main.py's flags asks for, in their own folder or in the run's ``folder``."""
-    args = parse_arguments(list(flags))
+    flags = [part for text in flags for part in (text.split("=", 1) if text.startswith("--") else [text])]
+    args = parse_arguments(flags)
     place = () if folder is None else ("--runs-dir", str(folder.parent), "--name", folder.name)
     return PlannedRun(
         folder=folder or args.runs_dir / args.name,
@@ -229,14 +230,15 @@ def flags_of(finals: Sequence[FinalTraining], run_flags: Sequence[str]) -> list[
 
     lists = []
     for (level, init_seed, order_seed, flipped, source), group in grouped(finals, shared).items():
-        flags = [] if level is None else ["--levels", str(level), "--final-levels", str(level)]
+        number = int(source.removeprefix("level_")) if is_level(source) else None
+        last = max(level or 0, number or 0)
+        flags = [] if level is None else ["--levels", str(last), "--final-levels", str(level)]
         flags += ["--start", *(final.start for final in group)]
         flags += ["--init-seed", str(init_seed), "--final-seeds", str(order_seed)]
         if flipped or "--flip-signs" in run_flags:
             flags += ["--flip-signs", str(flipped)]
         if source or "--signs-from" in run_flags:
-            number = source.removeprefix("level_")
-            flags += ["--signs-from", str(int(number)) if number.isdecimal() else source or OWN]
+            flags += ["--signs-from", source or OWN if number is None else str(number)]
         lists.append(flags)
     return lists
 

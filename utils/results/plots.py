@@ -41,7 +41,7 @@ Styles = dict[tuple[str, str, str], tuple[str, str | tuple]]
 
 def choose_styles(keys: Iterable[tuple[str, str, str]]) -> Styles:
     """Colour and line of every curve of a figure, by method, start and value of a sweep: a colour a curve or, if there
-    are too many, a colour a method. The line tells the start."""
+    are too many, a colour for each method and value. The line tells the start."""
     keys, rank = list(dict.fromkeys(keys)), list(PAPER_COLORS)
     keys.sort(key=lambda key: rank.index(key[:2]) if key[:2] in rank else len(rank))
     colors: dict[str, tuple[str, str, str]] = {}
@@ -51,7 +51,8 @@ def choose_styles(keys: Iterable[tuple[str, str, str]]) -> Styles:
     spare = iter([color for color in COLORS if color not in colors])
     chosen = {key: paper.get(key) or next(spare, METHODS[key[0]].color) for key in keys}
     if len(keys) > len(COLORS):
-        chosen = {key: METHODS[key[0]].color for key in keys}
+        kinds = list(dict.fromkeys((method, setting) for method, _, setting in keys))
+        chosen = {key: COLORS[kinds.index((key[0], key[2])) % len(COLORS)] for key in keys}
     return {key: (color, START_LINES.get(key[1], OTHER_LINE)) for key, color in chosen.items()}
 
 

@@ -18,7 +18,7 @@ from utils.runs.run import FinalTraining
 TRIAL_SETTINGS = {"seed"}
 # Settings that decide a dense network.
 DENSE_SETTINGS = (
-    *("dataset", "arch", "data", "final_epochs", "decays_at"),
+    *("dataset", "arch", "network_version", "data", "final_epochs", "decays_at"),
     *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
     *("clip_norm", "label_smoothing", "micro_batch_size"),
 )
@@ -193,13 +193,16 @@ def precision_of(result: dict) -> str:
 
 def read_barriers(record: Record) -> dict[str, float]:
     """Label of a final training -> its error barrier to the solution of the same level, if it was measured."""
-    solution = METHODS[record.settings["method"]].solution
-    finals = [FinalTraining(solution, *_level_and_seeds(result)) for result in record.finals]
-    solutions = {f"{record.folder.name}-{final.name}" for final in finals}
-    folder = record.folder
-    files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solutions else []
+    folder, solution = record.folder, METHODS[record.settings["method"]].solution
+    finals = [(final_of(result), FinalTraining(solution, *_level_and_seeds(result))) for result in record.finals]
+    solution_of = {f"{folder.name}-{final.name}": f"{folder.name}-{own.name}" for final, own in finals}
+    files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solution_of else []
     paths = [read_json(file) for file in files]
-    return {path["first"]: path["barrier"] for path in paths if path["second"] in solutions and path["augmented"]}
+    return {
+        path["first"]: path["barrier"]
+        for path in paths
+        if path["augmented"] and path["second"] == solution_of.get(path["first"])
+    }
 
 
 def final_of(result: dict) -> FinalTraining:

@@ -2,6 +2,7 @@
 
 import fcntl
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -49,6 +51,10 @@ RESULTS_FILE = "results.csv"
 COMMAND_FILE = "command.txt"
 
 
+def is_level(stage: str) -> bool:
+    return re.fullmatch(r"level_\d+", stage) is not None
+
+
 class StageInUse(UserError):
     """Another process works in the folder."""
 
@@ -86,8 +92,11 @@ class FinalTraining:
 
     @property
     def signs_source(self) -> str:
-        """``signs_from`` as a name: a file is called by its run and stage."""
-        return "-".join(Path(self.signs_from).with_suffix("").parts[-3:-1]) or self.signs_from
+        """``signs_from`` as a name: a file is called by its run and stage, and by a piece of its path's digest."""
+        if is_level(self.signs_from):
+            return self.signs_from
+        path = Path(self.signs_from).resolve()
+        return "-".join([*path.parent.parts[-2:], sha256(str(path).encode()).hexdigest()[:8]]).replace("/", "")
 
     @property
     def name(self) -> str:
@@ -184,7 +193,7 @@ class Run:
 
     def signed_mask(self, source: str) -> SignedMask:
         """That of a level of this run, by its folder's name, or of another run's file."""
-        if (self.folder / source / NETWORK_FILE).exists():
+        if is_level(source):
             state, masks = self.read(source)
             return extract_signed_mask(state, masks, self.blueprint.signed)
         return load_subnetwork(Path(source), self.blueprint)[1]
