@@ -37,7 +37,16 @@ from utils.barriers.path import (
 )
 from utils.errors import UserError, exit_status
 from utils.files import write_csv, write_json
-from utils.flags import COUNT, NOT_NEGATIVE, add_sweep_flag, flags_of_settings, is_run_name, make_parser, number
+from utils.flags import (
+    COUNT,
+    NOT_NEGATIVE,
+    add_sweep_flag,
+    add_workers_flag,
+    flags_of_settings,
+    is_run_name,
+    make_parser,
+    number,
+)
 from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
 from utils.method.network import Blueprint
@@ -110,6 +119,7 @@ def add_measurement_flags(add) -> None:
     add("--cuda-graph", action=argparse.BooleanOptionalAction,
         help="run each batch as one CUDA graph (default: on CUDA)")
     add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    add_workers_flag(add)
     add("--runs-dir", type=Path,
         help="where dense networks are, and results below barriers (default: beside the first run)")
     add("--share", action="store_true", help="wait for a path that another process measures")
@@ -150,7 +160,7 @@ def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records)
 
 def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
     """For networks like this one. Raises UserError if the data root holds other data than it was trained on."""
-    places = args.data_root, args.device, args.augment, args.speed
+    places = args.data_root, args.device, args.augment, args.speed, args.workers
     meter, description = make_meter(network.blueprint, network.amount, network.settings["batch_size"], *places)
     network.check_data(description, args.data_root)
     return meter
@@ -159,10 +169,10 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter
 @lru_cache(maxsize=1)  # one for many paths
 def make_meter(
     blueprint: Blueprint, amount: tuple[int | None, int | None], batch_size: int, data_root: Path, device: torch.device,
-    augment: bool, speed: Speed,
+    augment: bool, speed: Speed, workers: int | None,
 ) -> tuple[PositionMeter, str]:  # fmt: skip
     """A meter, and what identifies its data, of which ``amount`` images of each class and pixels are used."""
-    dataset = load_dataset(blueprint.dataset, data_root, *amount)
+    dataset = load_dataset(blueprint.dataset, data_root, *amount, workers)
     network = blueprint.build(blueprint.initialize(0), {}, device)
     return PositionMeter(network, dataset.to(device), batch_size, augment, speed), dataset.description()
 

@@ -99,7 +99,7 @@ class Job:
         self.args, self.method = args, METHODS[args.method]
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
-        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels)
+        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels, args.workers)
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)

@@ -34,7 +34,8 @@ def draw_augmentation(augmentation: Augmentation, count: int, size: int, generat
     the padded image."""
     device = generator.device
     if augmentation.crop_areas is not None:
-        boxes = _draw_resized_crops(augmentation.crop_areas, count, size, generator)
+        sides = torch.full((count, 1), size, device=device)
+        boxes = draw_resized_crops(augmentation.crop_areas, sides, sides, generator)
     else:
         corners = torch.randint(0, 2 * augmentation.crop_padding + 1, (count, 2), generator=generator, device=device)
         boxes = torch.cat([corners, torch.full_like(corners, size)], dim=1)
@@ -62,23 +63,31 @@ def _padded_crop(images: Tensor, drawn: Tensor, padding: int) -> Tensor:
     return padded[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _draw_resized_crops(areas: tuple[float, float], count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Draw boxes as torchvision's RandomResizedCrop does: the first of ten that fits, else the whole (square) image."""
-    draws = (count, RESIZED_CROP_DRAWS)
-    uniform = torch.rand((4, *draws), generator=generator, device=generator.device)
-    area = size * size * (areas[0] + (areas[1] - areas[0]) * uniform[0])
+def draw_resized_crops(
+    areas: tuple[float, float], heights: Tensor, widths: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Boxes in images of these sizes, each (N, 1), as torchvision's RandomResizedCrop draws them: the first of ten that
+    fits, else the middle as far as the aspect ratios allow. int64 (N, 4): top, left, height, width."""
+    uniform = torch.rand((4, len(heights), RESIZED_CROP_DRAWS), generator=generator, device=generator.device)
+    area = heights * widths * (areas[0] + (areas[1] - areas[0]) * uniform[0])
     low, high = math.log(ASPECT_RATIOS[0]), math.log(ASPECT_RATIOS[1])
     ratio = torch.exp(low + (high - low) * uniform[1])
     width = torch.round(torch.sqrt(area * ratio)).long()
     height = torch.round(torch.sqrt(area / ratio)).long()
-    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
     first = fits.int().argmax(dim=1, keepdim=True)
     none_fits = ~fits.any(dim=1, keepdim=True)
-    width = width.gather(1, first).masked_fill(none_fits, size)
-    height = height.gather(1, first).masked_fill(none_fits, size)
-    top = (uniform[2].gather(1, first) * (size - height + 1)).long().clamp(max=size - height)
-    left = (uniform[3].gather(1, first) * (size - width + 1)).long().clamp(max=size - width)
+    width = torch.where(none_fits, _at_most(widths, heights * ASPECT_RATIOS[1]), width.gather(1, first))
+    height = torch.where(none_fits, _at_most(heights, widths / ASPECT_RATIOS[0]), height.gather(1, first))
+    down, right = heights - height, widths - width
+    top = torch.minimum((uniform[2].gather(1, first) * (down + 1)).long(), down)
+    left = torch.minimum((uniform[3].gather(1, first) * (right + 1)).long(), right)
+    top, left = torch.where(none_fits, down // 2, top), torch.where(none_fits, right // 2, left)
     return torch.cat([top, left, height, width], dim=1)
+
+
+def _at_most(sides: Tensor, limits: Tensor) -> Tensor:
+    return torch.minimum(sides, torch.round(limits).long())
 
 
 def _resized_crop(images: Tensor, drawn: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Batches of normalized images from a data set held on the device."""
+"""Batches of normalized images on the device that trains."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from data.augmentation import augment, draw_augmentation
-from data.dataset import Dataset, LabelledImages
+from data.dataset import Dataset, Split
 
 Batch = tuple[Tensor, Tensor]  # normalized images and their labels
 
@@ -19,24 +18,19 @@ def normalize(images: Tensor, dataset: Dataset, layout: torch.memory_format = to
     return pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
-def draw_epoch(dataset: Dataset, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch of an epoch in random order: the indices of its images, int64 (B,), and their augmentation, int64
-    (B, 5); the last batch may be smaller.
+def draw_epoch(dataset: Dataset, batch_size: int, seed: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each batch of an epoch in random order, from the ``first`` on: what ``make_batch`` makes it of, two tensors
+    of B rows on the device; the last batch may be smaller.
 
     The result depends only on ``seed`` (and on the kind of device).
     """
-    count = len(dataset.train)
-    generator = torch.Generator(dataset.train.images.device).manual_seed(seed)
-    order = torch.randperm(count, generator=generator, device=generator.device)
-    drawn = draw_augmentation(dataset.augmentation, count, dataset.image_size, generator)
-    return zip(order.split(batch_size), drawn.split(batch_size), strict=True)
+    return dataset.train.draw_epoch(dataset.augmentation, batch_size, seed, first)
 
 
 def make_batch(dataset: Dataset, chosen: Tensor, drawn: Tensor, layout=torch.channels_last) -> Batch:
     """The augmented training images and labels of one batch of ``draw_epoch``."""
-    split = dataset.train
-    images = augment(split.images[chosen], drawn, dataset.augmentation)
-    return normalize(images, dataset, layout), split.labels[chosen]
+    images, labels = dataset.train.make_batch(dataset.augmentation, chosen, drawn)
+    return normalize(images, dataset, layout), labels
 
 
 def training_batches(dataset: Dataset, batch_size: int, seed: int, layout=torch.channels_last) -> Iterator[Batch]:
@@ -44,10 +38,9 @@ def training_batches(dataset: Dataset, batch_size: int, seed: int, layout=torch.
     return (make_batch(dataset, *drawn, layout) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
-def evaluation_batches(dataset: Dataset, split: LabelledImages, layout=torch.channels_last) -> Iterator[Batch]:
+def evaluation_batches(dataset: Dataset, split: Split, layout=torch.channels_last) -> Iterator[Batch]:
     """(images, labels) for each batch of ``split``, in order and without augmentation."""
-    size = EVALUATION_BATCH_SIZE
-    for images, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
+    for images, labels in split.in_order(EVALUATION_BATCH_SIZE):
         yield normalize(images, dataset, layout), labels
 
 

@@ -119,15 +119,31 @@ def project(tmp_path_factory):
     return copy
 
 
+# Optimizer, learning rate, weight decay, batch size; levels and epochs of final trainings.
+IMAGENET_RECIPES = {
+    "resnet50_224": ("adam", 0.001, 1e-5, 256, [6, 7, 8, 9], 120),
+    "mobilenetv2_224": ("sgd", 0.05, 5e-5, 256, [4, 5, 6, 7], 120),
+    "mlpmixer_224": ("adam", 0.001, 5e-5, 512, [7, 8, 9, 10], 200),
+    "vit_224": ("adamw", 0.001, 1e-4, 1024, [7, 8, 9, 10], 90),
+}
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_launcher_s_recipe(launcher):
     """Data set, network and method are its name's, everything else the protocol's."""
     listed = command("bash", PROJECT / "script" / launcher, LIST_FLAGS="1").stdout
     args = parse_arguments(shlex.split(listed))
-    assert f"{args.dataset}_{args.arch}_{args.method}.sh" == launcher
+    assert f"{args.dataset}_{args.arch.removesuffix('_224')}_{args.method}.sh" == launcher
     assert f"bash script/{launcher}" in (PROJECT / "script" / launcher).read_text()  # its usage line
-    assert args.levels == (8 if args.arch.endswith("_tiny") else 15)
+    shorter = {"tiny": 8, "224": 10}  # by the end of the name
+    assert args.levels == shorter.get(args.arch.rpartition("_")[2], 15)
     assert args.device == "auto"
+    if args.dataset == "imagenet":
+        optimization = args.optimizer, args.lr, args.weight_decay, args.batch_size
+        assert (*optimization, args.final_levels, args.final_epochs) == IMAGENET_RECIPES[args.arch]
+        assert (args.warmup_epochs, args.level_epochs, args.final_schedule) == (20, 5, "cosine")
+        assert args.start == ["dense", "subnetwork", "signs"]
+        return
     if args.method == "gm":
         assert (args.search_lr, args.lr, args.weight_decay) == (0.1, 0.01, 1e-4)
         assert args.start == ["subnetwork"]
@@ -156,8 +172,11 @@ def test_every_launcher_is_there_and_in_the_readme():
     fashion = {f"fashion_mnist_{a}_{m}.sh" for a in ("resnet20", "mobilenetv2_tiny") for m in ("lrr", "aws")}
     others |= {f"{d}_{a}_{m}.sh" for d in ("cifar100", "fashion_mnist") for m in ("lrr", "aws")
                for a in ("mlpmixer", "vit")}  # fmt: skip
+    others |= {f"imagenet_{a}_{m}.sh" for m in ("lrr", "aws") for a in ("resnet50", "mobilenetv2", "mlpmixer", "vit")}
     assert set(LAUNCHERS) == paper | others | fashion | digits
-    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(LAUNCHERS)
+    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(
+        LAUNCHERS
+    )
 
 
 @pytest.mark.slow
@@ -193,7 +212,7 @@ ONE_TRIAL = ("--seeds", "1", "--levels", "10")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("figure", ["figure2", "figure4", "figure5", "figure6", "parts", "baselines"])
+@pytest.mark.parametrize("figure", ["figure2", "figure4", "figure5", "figure6", "parts", "baselines", "table1"])
 def test_a_small_figure_from_nothing_to_the_picture(figure, project, tmp_path, run_here, run_listed):
     """One trial at one level; the figures share what more than one needs."""
     asked = plan_of(tmp_path, project, figure, *ONE_TRIAL, **SMALL_FIGURE)
@@ -226,6 +245,10 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
         ("figure3", ["| 72 runs ", " 936 ", " 101,280 ", "\n48 error barriers, 0 measured", "\n24 error barriers, 0"]),
         # 3 trials: dense 100; AWS 160 + 7 x 2 x 100; Gem-Miner 7 searches x 150 + 7 x 150.
         ("figure4", ["| 9 runs ", " 66 ", " 11,280 "]),
+        # 2 networks x 3 trials, each at its own levels: dense 120; 20 + 9 x 5 or 20 + 7 x 5, + 4 x 2 x 120, twice.
+        ("table1", ["| 18 runs ", " 102 ", " 12,960 ", "signs, level 6 7 8 9\n", "signs, level 4 5 6 7\n"]),
+        # dense 200; 20 + 10 x 5 + 4 x 2 x 200, twice.
+        ("table2", ["| 9 runs ", " 51 ", " 10,620 "]),
     ],
 )
 def test_a_figure_of_the_paper_is_planned_whole(figure, expected, tmp_path, run_here):

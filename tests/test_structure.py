@@ -12,7 +12,7 @@ from tests.commands import PROJECT
 from utils.method.methods import METHODS
 from utils.method.starts import NONE, STARTS
 
-PROGRAMS = ("main", "report", "calculate_error_barrier", "data.preprocess_tiny_imagenet")
+PROGRAMS = ("main", "report", "calculate_error_barrier", "data.preprocess_tiny_imagenet", "data.prepare_imagenet")
 # From the ground up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("utils.errors",),

@@ -111,7 +111,8 @@ def add_run_flags(add: Callable) -> None:
         help="; ".join(f"{name}: {METHODS[name].description}" for name in typed_methods))
     add("--seed", type=int, default=1, help="initialization and order of the warm-up and the levels")
     add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
-    add("--pixels", type=POSITIVE, metavar="N", help="make the images smaller, N pixels a side")
+    add("--pixels", type=POSITIVE, metavar="N",
+        help="make the images smaller, N pixels a side; of ImageNet, the crops (default: 224)")
 
 
 def add_pruning_flags(add: Callable) -> None:
@@ -189,6 +190,7 @@ def add_machine_flags(add: Callable) -> None:
         help="run each training step as one CUDA graph (default: on CUDA)")
     add("--deterministic", action="store_true", help="on CUDA: the same weights, bit for bit, from the same command")
     add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    add_workers_flag(add)
     add("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     add("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
     add("--share", action="store_true",
@@ -198,6 +200,9 @@ def add_machine_flags(add: Callable) -> None:
     add("--checkpoint-seconds", type=NOT_NEGATIVE, default=60.0, help="least time between two saves inside a stage")
 
 
+def add_workers_flag(add: Callable) -> None:
+    add("--workers", type=COUNT, metavar="N",
+        help="processes that decode ImageNet's images, 0 for none beside this one (default: one for each processor)")
 
 
 def add_sweep_flag(add: Callable) -> None:

@@ -1,8 +1,10 @@
 """Random numbers as a pure function of a seed and a purpose, so that any epoch can be repeated on its own."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -17,3 +19,17 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 def seed_global_generators(seed: int) -> None:
     """Seed torch's global generators (CPU and every GPU), which drive initialization, dropout and stochastic depth."""
     torch.manual_seed(seed)
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's global generators, of the CPU and of a GPU that is in use, in the middle of an epoch."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_generators(states: Mapping[str, Tensor]) -> None:
+    """Restore what ``generator_states`` returned; nothing leaves the generators as they are."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

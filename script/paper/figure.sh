@@ -3,7 +3,7 @@
 #   FIGURE TITLE        the name of its files, and the title of the picture
 #   NETWORKS            <dataset>_<arch>, with recipes in script/<dataset>_<arch>_<method>.sh
 #   SEEDS               the trials; the final trainings of a trial have the seed after its own
-#   LEVELS              where final trainings begin
+#   LEVELS              where final trainings begin; LEVELS_<network> for one network, if it has others
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
 #   POINTS              positions of each error barrier, if not 11
@@ -53,7 +53,8 @@ read -ra SWEEP_LIST <<<"${SWEEP:-}"
 read -ra MORE_FLAGS <<<"${MORE:-}"
 read -ra REFERENCE_PAIR <<<"${REFERENCE:-}"
 FOLDER=$RUNS/figures/$FIGURE
-LAST_LEVEL=$(printf '%s\n' "${LEVEL_LIST[@]}" "${BARRIER_LEVEL_LIST[@]}" | sort -n | tail -n 1)
+
+last_of() { printf '%s\n' "$@" | sort -n | tail -n 1; }
 
 # The flags of one run: method $1, network $2, seed $3, then more flags.
 flags() {
@@ -67,8 +68,10 @@ flags() {
 method_flags() {
     local starts=STARTS_$1
     read -ra starts -d '' <<<"${!starts}" || true # all its lines
-    flags "$@" --final-seeds $(($3 + 1)) --levels "$LAST_LEVEL" --final-levels "${LEVEL_LIST[@]}" --start "${starts[@]}" \
-        "${MORE_FLAGS[@]}"
+    local own=LEVELS_$2 list=("${LEVEL_LIST[@]}")
+    [ -n "$levels" ] || [ -z "${!own:-}" ] || read -ra list <<<"${!own}"
+    flags "$@" --final-seeds $(($3 + 1)) --levels "$(last_of "${list[@]}" "${BARRIER_LEVEL_LIST[@]}")" \
+        --final-levels "${list[@]}" --start "${starts[@]}" "${MORE_FLAGS[@]}"
 }
 
 plan() {

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from tqdm import tqdm
 
+WORTH_MENTIONING = 0.1  # of the time
+
 
 class JobProgress:
     """Counts images over the whole job, so that speed and time left are the job's and not an epoch's. ``stages``: the
@@ -41,7 +43,9 @@ class JobProgress:
 
     def skip(self, epochs: int) -> None:
         """Epochs that an earlier process trained: done, but not at this one's speed."""
-        images = epochs * self.images_per_epoch
+        self.skip_images(epochs * self.images_per_epoch)
+
+    def skip_images(self, images: int) -> None:
         self.skipped += images
         if self.on_terminal:  # a disabled bar has no count
             self.bar.initial += images
@@ -54,6 +58,8 @@ class JobProgress:
         """Report a finished epoch from its row of ``metrics.csv``."""
         test = "" if row["test_accuracy"] is None else f", test {row['test_accuracy']:.1f} %"
         numbers = f"loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1f} %{test}"
+        if row["waiting_share"] > WORTH_MENTIONING:
+            numbers += f", {100 * row['waiting_share']:.0f} % of the time waiting for images (more --workers?)"
         self.bar.set_postfix_str(numbers, refresh=False)
         if not self.on_terminal:
             left = timedelta(seconds=round(self.seconds_left()))

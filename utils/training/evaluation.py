@@ -29,12 +29,13 @@ class Evaluation:
 
 
 class Tally:
-    """Loss and hits of many batches, summed on the device and read once at the end."""
+    """Loss and hits of many batches, summed on the device and read once at the end. They may go on from the
+    ``numbers`` of another tally."""
 
-    def __init__(self, device: torch.device):
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.images = 0
+    def __init__(self, device: torch.device, loss: float = 0.0, correct: int = 0, images: int = 0):
+        self.loss = torch.tensor(loss, dtype=torch.float64, device=device)
+        self.correct = torch.tensor(correct, dtype=torch.int64, device=device)
+        self.images = images
 
     def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
         self.loss += loss * images
@@ -44,29 +45,37 @@ class Tally:
     def add_outputs(self, outputs: Tensor, labels: Tensor) -> None:
         self.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
 
-    def evaluation(self) -> Evaluation:
+    def numbers(self) -> dict[str, float]:
+        return {"loss": self.loss.item(), "correct": self.correct.item(), "images": self.images}
+
+    def evaluation(self, which: str = "test") -> Evaluation:
+        """Raises TrainingError if the loss is not finite."""
+        if not math.isfinite(self.loss.item()):
+            raise TrainingError(f"the {which} loss is no longer finite")
         return Evaluation(self.loss.item() / self.images, 100 * self.correct.item() / self.images)
 
 
 def train_one_epoch(
-    network: nn.Module, step: TrainStep, batches: Batches, alphas: Tensor, advance: Callable[[int], None]
+    network: nn.Module,
+    step: TrainStep,
+    batches: Batches,
+    alphas: Tensor,
+    advance: Callable[[int], None],
+    tally: Tally | None = None,
 ) -> Evaluation:
     """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
-    were trained on.
+    were trained on. ``tally`` has what was trained on before, if these batches are the rest of an epoch.
 
     Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
     """
     network.train()
-    tally = Tally(alphas.device)
+    tally = tally or Tally(alphas.device)
     for batch, alpha in zip(batches, alphas, strict=True):
         loss, correct = step(*batch, alpha)
         images = len(batch[0])
         tally.add(loss, correct, images)
         advance(images)
-    result = tally.evaluation()
-    if not math.isfinite(result.loss):
-        raise TrainingError("the training loss is no longer finite")
-    return result
+    return tally.evaluation("training")
 
 
 @torch.no_grad()
@@ -80,10 +89,7 @@ def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], T
     tally = Tally(next(network.parameters()).device)
     for images, labels in batches:
         tally.add_outputs(predict(images), labels)
-    result = tally.evaluation()
-    if not math.isfinite(result.loss):
-        raise TrainingError("the test loss is no longer finite")
-    return result
+    return tally.evaluation()
 
 
 def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:

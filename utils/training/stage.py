@@ -1,11 +1,12 @@
 """One stage of a job, trained so that it can be interrupted at any instant: the warm-up, a level, a final training."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data.batches import count_batches, draw_epoch
 from utils.files import FileError, load, naming_damage, save, write_csv
@@ -15,8 +16,8 @@ from utils.method.step import TrainingError
 from utils.runs.progress import JobProgress
 from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
 from utils.runs.tensorboard import TAGS, StageScalars
-from utils.seeding import derive_seed, seed_global_generators
-from utils.training.evaluation import train_one_epoch
+from utils.seeding import derive_seed, generator_states, restore_generators, seed_global_generators
+from utils.training.evaluation import Tally, train_one_epoch
 from utils.training.optimization import optimizer_state, ramp, restore_optimizer, set_rate
 from utils.training.trainer import Trainer
 
@@ -40,6 +41,64 @@ class Stage:
     ramp_epochs: int = 0  # in which the learning rate rises from 0
 
 
+class Epoch:
+    """An epoch in training, of which an earlier process may have done a part: ``begun`` is then its ``state``."""
+
+    def __init__(self, trainer: Trainer, number: int, begun: Mapping | None = None):
+        self.trainer, self.number, self.images = trainer, number, trainer.dataset.train
+        begun = begun or {"tally": {}, "seconds": 0.0, "waited": 0.0, "generators": {}}
+        self.tally = Tally(trainer.device, **begun["tally"])
+        self.generators = begun["generators"]
+        self._clock = time.monotonic() - begun["seconds"]
+        self._waiting = self.images.waited - begun["waited"]
+
+    @property
+    def steps_done(self) -> int:
+        return count_batches(self.tally.images, self.trainer.recipe.batch_size)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._clock
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which the next batch was not there yet."""
+        return self.images.waited - self._waiting
+
+    def state(self) -> dict:
+        """Beside weights and optimizer, all that the rest of the epoch needs. Raises TrainingError if the loss is not
+        finite, so that no such state is kept."""
+        self.tally.evaluation("training")
+        generators = generator_states(self.trainer.device)
+        return {
+            "tally": self.tally.numbers(),
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "generators": generators,
+        }
+
+
+class Saver:
+    """Saves a stage in progress, but at most every ``interval`` seconds."""
+
+    def __init__(self, trainer: Trainer, stage: Stage, rows: list[dict], interval: float):
+        self.trainer, self.stage, self.rows, self.interval = trainer, stage, rows, interval
+        self.saved_at = time.monotonic()
+
+    def save_if_due(self, epoch: Epoch | None = None) -> None:
+        """Between two epochs, or within one. Raises TrainingError if its loss is not finite."""
+        if time.monotonic() - self.saved_at < self.interval:
+            return
+        content = {
+            "model": plain_state(self.trainer.network),
+            "rows": self.rows,
+            "optimizer": optimizer_state(self.trainer.optimizer),
+            "epoch": epoch.state() if epoch else None,
+        }
+        save(self.stage.folder / UNFINISHED_FILE, content)
+        self.saved_at = time.monotonic()
+
+
 def train_stage(
     trainer: Trainer,
     stage: Stage,
@@ -52,54 +111,71 @@ def train_stage(
     Returns one row of metrics an epoch; ``metrics.csv`` and TensorBoard have each of them once. ``after_epoch`` is
     called with the number of epochs done, before that state may be saved. Raises TrainingError; finished work stays.
     """
-    rows = _resume(trainer, stage, progress)
-    saved_at = time.monotonic()
+    rows, begun = _resume(trainer, stage, progress)
+    saver = Saver(trainer, stage, rows, checkpoint_seconds)
     with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) as scalars:
         progress.skip(len(rows))
         for epoch in range(len(rows), len(stage.rates)):
             title = f"{stage.title}, epoch {epoch + 1}/{len(stage.rates)}"
             progress.title(title)
-            row = _train_epoch(trainer, stage, epoch, progress)
+            row = _train_epoch(stage, Epoch(trainer, epoch, begun), progress, saver)
+            begun = None
             rows.append(row)
             write_csv(stage.folder / METRICS_FILE, rows)
             scalars.add(row)
             progress.epoch(title, row)
             after_epoch(epoch + 1)
-            if epoch + 1 < len(stage.rates) and time.monotonic() - saved_at >= checkpoint_seconds:
-                _save_unfinished(trainer, stage, rows)
-                saved_at = time.monotonic()
+            if epoch + 1 < len(stage.rates):
+                saver.save_if_due()
     return rows
 
 
-def _train_epoch(trainer: Trainer, stage: Stage, epoch: int, progress: JobProgress) -> dict:
-    dataset, batch_size, rate = trainer.dataset, trainer.recipe.batch_size, stage.rates[epoch]
-    seeds = {what: derive_seed(stage.seed, stage.purpose, epoch, what) for what in ("network", "batches", "alpha")}
-    seed_global_generators(seeds["network"])
-    batches = draw_epoch(dataset, batch_size, seeds["batches"])
-    steps = count_batches(len(dataset.train), batch_size)
-    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], stage.alpha_layers).to(trainer.device)
-    batches = _each_at_its_rate(batches, trainer.optimizer, ramp(rate, epoch, steps, stage.ramp_epochs))
-    started = time.monotonic()
+def _train_epoch(stage: Stage, epoch: Epoch, progress: JobProgress, saver: Saver) -> dict:
+    trainer, number, images = epoch.trainer, epoch.number + 1, len(epoch.images)
+
+    def after_step(trained: int) -> None:
+        progress.advance(trained)
+        if epoch.tally.images < images:  # a whole epoch is saved with its row
+            saver.save_if_due(epoch)
+
+    progress.skip_images(epoch.tally.images)
+    batches, alphas = _draw_rest(stage, epoch)
     try:
-        train = train_one_epoch(trainer.network, trainer.step, batches, alphas, progress.advance)
-        seconds = time.monotonic() - started
-        tested = (epoch + 1) % stage.test_every == 0 or epoch + 1 == len(stage.rates)
+        train = train_one_epoch(trainer.network, trainer.step, batches, alphas, after_step, epoch.tally)
+        seconds, waited = epoch.seconds, epoch.waited
+        tested = number % stage.test_every == 0 or number == len(stage.rates)
         test = trainer.evaluate() if tested else None
     except TrainingError as error:
         raise TrainingError(
-            f"{stage.title}, epoch {epoch + 1}: {error}; everything finished before is kept in {stage.folder.parent}; "
+            f"{stage.title}, epoch {number}: {error}; everything finished before is kept in {stage.folder.parent}; "
             f"try a lower learning rate than {max(stage.rates)} (--lr, --search-lr) with another --name"
         ) from error
     return {
-        "epoch": epoch + 1,
-        "lr": rate,
+        "epoch": number,
+        "lr": stage.rates[epoch.number],
         "train_loss": train.loss,
         "train_accuracy": train.accuracy,
         "test_loss": test.loss if test else None,
         "test_accuracy": test.accuracy if test else None,
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(dataset.train) / seconds, 1),
+        "images_per_second": round(images / seconds, 1),
+        "waiting_share": round(waited / seconds, 3),
     }
+
+
+def _draw_rest(stage: Stage, epoch: Epoch) -> tuple[Iterator, Tensor]:
+    """The batches that the epoch still has to train on, each at its learning rate, and their α; torch's global
+    generators are where they were before the first of them."""
+    trainer, batch_size, done = epoch.trainer, epoch.trainer.recipe.batch_size, epoch.steps_done
+    purposes = ("network", "batches", "alpha")
+    seeds = {what: derive_seed(stage.seed, stage.purpose, epoch.number, what) for what in purposes}
+    seed_global_generators(seeds["network"])
+    restore_generators(epoch.generators)
+    batches = draw_epoch(trainer.dataset, batch_size, seeds["batches"], done)
+    steps = count_batches(len(epoch.images), batch_size)
+    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], stage.alpha_layers).to(trainer.device)
+    rates = ramp(stage.rates[epoch.number], epoch.number, steps, stage.ramp_epochs)
+    return _each_at_its_rate(batches, trainer.optimizer, rates[done:]), alphas[done:]
 
 
 def _each_at_its_rate(batches: Iterable, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> Iterator:
@@ -112,16 +188,12 @@ def _each_at_its_rate(batches: Iterable, optimizer: torch.optim.Optimizer, rates
         yield batch
 
 
-def _save_unfinished(trainer: Trainer, stage: Stage, rows: list[dict]) -> None:
-    content = {"model": plain_state(trainer.network), "rows": rows, "optimizer": optimizer_state(trainer.optimizer)}
-    save(stage.folder / UNFINISHED_FILE, content)
-
-
-def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> list[dict]:
-    """Load what an interrupted process saved. Without it, or if it is damaged, the stage starts from its beginning."""
+def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> tuple[list[dict], dict | None]:
+    """Load what an interrupted process saved; returns the rows of whole epochs, and the state of an epoch that had
+    begun. Without it, or if it is damaged, the stage starts from its beginning."""
     path = stage.folder / UNFINISHED_FILE
     if not path.exists():
-        return []
+        return [], None
     try:
         content = load(path)
         with naming_damage(path, "belongs to another stage or program"):
@@ -131,12 +203,15 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> list[dict]
                 raise ValueError("its tensors are those of another network")
             if not content["optimizer"]:
                 raise ValueError("it has no state of the optimizer")
+            begun = content.get("epoch")  # which files of earlier versions lack
+            if begun and not 0 < Epoch(trainer, len(content["rows"]), begun).tally.images < len(trainer.dataset.train):
+                raise ValueError("its epoch has other images")
             restore_optimizer(trainer.optimizer, content["optimizer"])
     except FileError as error:
         progress.note(f"{error}: {stage.title} starts again from its beginning")
-        return []
+        return [], None
     trainer.network.load_state_dict(content["model"])
-    return content["rows"]
+    return content["rows"], begun
 
 
 def _check_rows(rows: list[dict], epochs: int) -> None:

@@ -1,0 +1,179 @@
+"""Prepare ImageNet: sort the validation images into class folders, check every image once, list them all.
+
+    python data/prepare_imagenet.py [--data-root ./data] [--solution FILE] [--subset] [--workers N]
+
+The data root holds the official files as Kaggle has them: ``ILSVRC/Data/CLS-LOC/train`` with a folder a class,
+``ILSVRC/Data/CLS-LOC/val``, and ``LOC_val_solution.csv``, which is not needed if the validation images are in class
+folders already. Images are moved within ``val``, and nothing else is changed. ``imagenet.npz``, with the names, labels
+and sizes of all images, tells training that they were checked. If interrupted, run it again.
+"""
+
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # otherwise only data/ is on the path
+
+from data.image_files import PROCESSES, decode, end_with_parent, open_image
+from data.imagenet import FOLDER, LIST, load_imagenet
+from utils.errors import UserError, exit_status
+from utils.files import naming_damage, written_whole
+from utils.flags import COUNT, make_parser
+
+PROGRAM = Path(__file__).name
+OFFICIAL = {"classes": 1000, "training images": 1_281_167, "validation images": 50_000}
+SUFFIX = ".JPEG"
+
+
+def main() -> int:
+    parser = make_parser(PROGRAM, __doc__)
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument(
+        "--solution", type=Path, help="the official validation labels (default: LOC_val_solution.csv in the data root)"
+    )
+    parser.add_argument("--subset", action="store_true", help="take fewer classes or images than the official ones")
+    parser.add_argument("--workers", type=COUNT, default=os.cpu_count(), help="processes that check images")
+    args = parser.parse_args()
+    solution = args.solution or args.data_root / "LOC_val_solution.csv"
+    return exit_status(PROGRAM, lambda: prepare(args.data_root, solution, args.subset, args.workers))
+
+
+def prepare(root: Path, solution: Path, subset: bool, workers: int) -> None:
+    """Write the list of all images into ``root``. Raises UserError if images are missing, misplaced or damaged."""
+    target, folder = root / LIST, root / FOLDER
+    found = target.exists()
+    if not found:
+        for split in ("train", "val"):
+            if not (folder / split).is_dir():
+                raise UserError(f"{folder / split} is missing: unpack or link the official ILSVRC folder into {root}")
+        wnids = folders_of(folder / "train")
+        sort_validation(folder / "val", solution, wnids)
+        names = {split: list_images(folder, split, wnids) for split in ("train", "val")}
+        check_counts(dict(zip(OFFICIAL, map(len, (wnids, *names.values())), strict=True)), subset)
+        sizes = {split: check_images(folder, listed, workers) for split, listed in names.items()}
+        with written_whole(target) as file:
+            np.savez_compressed(file, wnids=np.array(wnids), **arrays_of(names, sizes, wnids))
+    train, test, classes = load_imagenet(root)
+    counts = f"{classes:,} classes, {len(train):,} training and {len(test):,} validation images, each of them decoded"
+    print(f"{target} is there already ({counts}): delete it to check again" if found else f"{target}: {counts}")
+
+
+def folders_of(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def images_of(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
+
+
+def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
+    """Move the images that lie in ``folder`` itself into the folders of their classes, and check the place of all
+    that are in one. Raises UserError if there is no class for an image, or it lies in another class's folder."""
+    loose = images_of(folder)
+    if loose and not solution.is_file():
+        raise UserError(f"{solution} is missing, the classes of the images in {folder}: name the file by --solution")
+    if not solution.is_file():
+        return
+    wnid_of = read_solution(solution)
+    unknown = [name for name in loose if wnid_of.get(name) not in wnids]
+    if unknown:
+        raise UserError(f"{folder / unknown[0]} has no class: {solution} and the folders in train do not fit it")
+    for wnid in {wnid_of[name] for name in loose}:
+        (folder / wnid).mkdir(exist_ok=True)
+    for name in loose:
+        (folder / name).rename(folder / wnid_of[name] / name)
+    for wnid in folders_of(folder):
+        for name in images_of(folder / wnid):
+            if wnid_of.get(name) != wnid:
+                raise UserError(f"{folder / wnid / name} is of the class {wnid_of.get(name)} in {solution}: move it")
+
+
+def read_solution(path: Path) -> dict[str, str]:
+    """An image's name -> the WordNet ID of its class, the first word of its prediction string."""
+    complaint = "is not the official LOC_val_solution.csv: fetch it again"
+    with naming_damage(path, complaint), path.open(newline="", encoding="utf-8") as file:
+        return {row["ImageId"] + SUFFIX: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+
+
+def list_images(folder: Path, split: str, wnids: Sequence[str]) -> list[str]:
+    """Names below ``folder``, class by class. Raises UserError unless each class has images, and no other folder is
+    there."""
+    there = folders_of(folder / split)
+    by_class = {wnid: images_of(folder / split / wnid) for wnid in there}
+    odd = [wnid for wnid in {*wnids, *there} if wnid not in wnids or not by_class.get(wnid)]
+    if odd:
+        raise UserError(f"{folder / split / min(odd)} has no {SUFFIX} images, or no such class is in train")
+    return [f"{split}/{wnid}/{name}" for wnid in wnids for name in by_class[wnid]]
+
+
+def check_counts(found: dict[str, int], subset: bool) -> None:
+    """Raises UserError if the numbers are not those of the official images."""
+    for what, expected in OFFICIAL.items():
+        if found[what] != expected and not subset:
+            raise UserError(
+                f"there are {found[what]:,} {what}, not {expected:,}: unpack the official files again, "
+                "or take what is there by --subset"
+            )
+
+
+class Checks(torch.utils.data.Dataset):
+    """Decodes an image: its bytes, and what is wrong with it."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self.folder, self.names = folder, np.array(names, dtype=bytes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[int, str]:
+        path = self.folder / self.names[index].decode()
+        try:
+            decode(open_image(path), path)
+        except (UserError, OSError) as error:
+            return 0, str(error)
+        return path.stat().st_size, ""
+
+
+def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
+    """The bytes of every image, each of which was decoded. Raises UserError if any cannot be, after a line for each."""
+    loader = DataLoader(
+        Checks(folder, names),
+        batch_size=64,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=end_with_parent,
+        multiprocessing_context=PROCESSES if workers else None,
+    )
+    sizes, damaged = [], []
+    with tqdm(total=len(names), desc="checking", unit="img", disable=None) as progress:
+        for checked in loader:
+            for size, error in checked:
+                sizes.append(size)
+                if error:
+                    damaged.append(error)
+                    progress.write(error, file=sys.stderr)
+            progress.update(len(checked))
+    if damaged:
+        raise UserError(f"{len(damaged)} of {len(names):,} images cannot be used, the first: {damaged[0]}")
+    return sizes
+
+
+def arrays_of(names: dict[str, list[str]], sizes: dict[str, list[int]], wnids: Sequence[str]) -> dict[str, np.ndarray]:
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    arrays = {}
+    for split, listed in names.items():
+        arrays[f"{split}_names"] = np.array(listed, dtype=bytes)
+        arrays[f"{split}_labels"] = np.array([label_of[name.split("/")[1]] for name in listed], dtype=np.int64)
+        arrays[f"{split}_bytes"] = np.array(sizes[split], dtype=np.int64)
+    return arrays
+
+
+if __name__ == "__main__":
+    sys.exit(main())
