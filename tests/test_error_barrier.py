@@ -203,7 +203,7 @@ def test_the_script_trains_what_is_missing_and_compares(runs, tmp_path, measure)
     target = folder / "barriers" / "digits_resnet20_level_1"
     rows = json.loads((target / "comparisons.json").read_text())["comparisons"]
     assert [(row["networks"], row["n"]) for row in rows] == [
-        ("signs to solution", 2), ("signs", 2), ("subnetwork", 2), ("signs keeping ψ", 2),
+        ("signs to solution", 2), ("signs", 2), ("solution", 2), ("signs keeping ψ", 2),
     ]  # fmt: skip
     heights = []
     for seed in (1, 2):
