@@ -164,9 +164,8 @@ class Job:
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
         trained = blueprint.scored if self.method.searches else blueprint.learnable
-        holding = (
-            blueprint.signed if any(STARTS[final.start].holds_signs for final in planned_finals(self.args)) else ()
-        )
+        holds = any(STARTS[final.start].holds_signs for final in planned_finals(self.args))
+        holding = blueprint.signed if holds else ()
         return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained, holding)
 
     # -----------------------------------------------------------------------------------------------------------------

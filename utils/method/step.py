@@ -39,17 +39,13 @@ def make_train_step(
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
-    ``initial_norms`` is ψ_init; if it is empty, ψ is not interpolated. Parameters are looked up by name here, once, so
-    that a step neither walks over modules nor waits for the device. ``accelerate`` makes the forward pass faster
-    (``utils/training/fast_path.py``) without changing its meaning. The loss is the one that is minimized, with label
-    smoothing. ``clip_norm`` scales the gradients down to this norm of all together. With ``micro_batch_size``, a step
-    takes as many images in one forward pass after the other, under one α; unless a batch norm sees them, the gradients
-    are those of the whole batch to rounding. ``held_signs``: signs that parameters keep, as ±1; 0 leaves one free.
+    ``initial_norms`` is ψ_init; if it is empty, ψ is not interpolated. Parameters are looked up by name here, once: a
+    step neither walks over modules nor waits for the device. ``accelerate`` makes the forward pass faster, with the
+    same meaning. With ``micro_batch_size``, a step takes so many images in one forward pass after the other, under one
+    α: without batch norm, the gradients are the whole batch's to rounding. ``held_signs``: ±1 is kept, 0 is free.
     """
     norms = normalization_parameters(network)
-    pruned_weights = [network.get_parameter(name) for name in masks]
-    weight_masks = list(masks.values())
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    pruned_weights, weight_masks = [network.get_parameter(name) for name in masks], list(masks.values())
 
     @accelerate
     def forward_pass(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,9 +58,7 @@ def make_train_step(
         optimizer.zero_grad(set_to_none=True)
         result = accumulate_gradients(forward_pass, images, labels, alpha, micro_batch_size or len(images))
         if clip_norm is not None:
-            # As if masked in the forward pass: gradients of pruned weights do not count.
-            apply_masks([weight.grad for weight in pruned_weights], weight_masks)
-            nn.utils.clip_grad_norm_(trained, clip_norm)
+            clip_gradients(optimizer, pruned_weights, weight_masks, clip_norm)
         optimizer.step()
         apply_masks(pruned_weights, weight_masks)
         if held_signs:
@@ -72,6 +66,15 @@ def make_train_step(
         return result
 
     return train_step
+
+
+def clip_gradients(
+    optimizer: torch.optim.Optimizer, pruned_weights: list[Tensor], weight_masks: list[Tensor], norm: float
+) -> None:
+    """Scale all gradients down to ``norm`` together. As if masked in the forward pass, those of pruned weights do not
+    count."""
+    apply_masks([weight.grad for weight in pruned_weights], weight_masks)
+    nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], norm)
 
 
 @torch.no_grad()
