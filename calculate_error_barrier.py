@@ -23,6 +23,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
+from torch.distributed import is_torchelastic_launched
 
 from data import load_dataset
 from utils.barriers.meter import PositionMeter
@@ -131,6 +132,8 @@ def add_measurement_flags(add) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UserError if the flags do not go together."""
+    if is_torchelastic_launched():
+        raise UserError("this works in one process: start it without torchrun, or several with --share, a GPU each")
     if args.runs and args.networks:
         raise UserError("give networks or --runs, not both")
     if args.normalization_path and len(args.networks) != 1:

@@ -56,11 +56,21 @@ from utils.method.step import TrainingError
 from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
-from utils.runs.run import FinalTraining, Level, Run, is_level, open_run_folder, provenance
+from utils.runs.run import FinalTraining, Level, Run, delete_and_repeat, is_level, open_run_folder, provenance
 from utils.runs.tensorboard import SCALARS_FOLDER, add_level_scalars
 from utils.seeding import derive_seed
-from utils.training.batch_statistics import reestimate_batch_statistics
+from utils.training.batch_statistics import depends_on_processes, reestimate_batch_statistics
 from utils.training.devices import choose_device, choose_speed, device_name
+from utils.training.distributed import (
+    check_same_weights,
+    follow_main_process,
+    is_main_process,
+    main_process_first,
+    own_part,
+    own_workers,
+    process_group,
+    world_size,
+)
 from utils.training.evaluation import (
     Evaluation,
     check_last_batch,
@@ -78,17 +88,24 @@ def main() -> int:
     return exit_status("main.py", lambda: run_job(parse_arguments()))
 
 
+@process_group()
 def run_job(args: argparse.Namespace) -> None:
     job, levels, finals = Job(args), planned_levels(args), planned_finals(args)
     # Of the processes that only make levels one is enough if each level needs the one before.
     alone = not finals and not job.method.searches
     with job.progress:
-        for level in job.run.unfinished(levels, job.progress, wait=args.share and (alone or bool(finals)), alone=alone):
+        wait = args.share and (alone or bool(finals))
+        for level in follow_main_process(job.run.unfinished(levels, job.progress, wait, alone)):
             job.make_level(level)
-        for final in job.run.unfinished(finals, job.progress):
+        for final in follow_main_process(job.run.unfinished(finals, job.progress)):
             job.train_final(final)
-    table = summary_table(collect_results([job.run.keep_results_table()]))
-    print(*([f"\n{table}\n"] if table else []), f"all results: {job.run.folder}", sep="\n")
+    if is_main_process():
+        show_results(job.run)
+
+
+def show_results(run: Run) -> None:
+    table = summary_table(collect_results([run.keep_results_table()]))
+    print(*([f"\n{table}\n"] if table else []), f"all results: {run.folder}", sep="\n")
 
 
 class Job:
@@ -99,19 +116,22 @@ class Job:
         self.args, self.method = args, METHODS[args.method]
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
-        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels, args.workers)
+        self.check_processes()
+        with main_process_first():  # which downloads what is missing
+            workers = own_workers(args.workers)
+            dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels, workers)
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
-        check_last_batch(self.blueprint, dataset, self.recipe.forward_size)
+        check_last_batch(self.blueprint, dataset, self.recipe)
         self.subnetwork, self.signed_mask, identity = self.read_subnetwork()
         self.check_signs_from()
-        settings = run_settings(args) | {"data": dataset.description(), **identity}
+        settings = run_settings(args) | {"data": dataset.description(), **identity, **self.processes_that_decide()}
         folder = args.runs_dir / args.name
-        open_run_folder(folder, settings, provenance(vars(args), device_name(device)))
         made_with = {"device": device_name(device), "precision": self.speed.precision}
         self.run = Run(folder, settings, self.blueprint, made_with, args.share)
-        self.run.check_finished(planned_levels(args))
+        with main_process_first():
+            self.open_folder(provenance(vars(args), device_name(device)))
         stages = stage_epochs(args)
         finished = sum(is_finished(folder / stage) for stage in stages)
         print(
@@ -120,7 +140,31 @@ class Job:
             flush=True,
         )
         self.progress = JobProgress(stages, len(dataset.train))
-        self.dataset = dataset.to(device)
+        self.dataset = dataset.divided(own_part()).to(device)
+
+    def check_processes(self) -> None:
+        """Raises UserError if torchrun's processes cannot divide the work."""
+        batch_size = self.args.batch_size
+        if world_size() > 1 and self.method.searches:
+            raise UserError("--method gm searches in one process: start it without torchrun")
+        if batch_size % world_size():
+            raise UserError(f"--batch-size {batch_size} should be a multiple of torchrun's {world_size()} processes")
+
+    def processes_that_decide(self) -> dict:
+        """The setting that the number of processes is, if there are several and it changes what is trained."""
+        if world_size() == 1:
+            return {}
+        network = self.blueprint.build(self.blueprint.initialize(0), {}, torch.device("cpu"))
+        return {"processes": world_size()} if depends_on_processes(network) else {}
+
+    def open_folder(self, about: dict) -> None:
+        """Raises UserError if the run's folder has other settings or damaged files, or is not there for every
+        process."""
+        if is_main_process():
+            open_run_folder(self.run.folder, self.run.settings, about)
+            self.run.check_finished(planned_levels(self.args))
+        elif not self.run.folder.exists():
+            raise UserError(f"{self.run.folder} is not on every machine: choose a --runs-dir that all of them share")
 
     def read_subnetwork(self) -> tuple[State, SignedMask | None, dict]:
         """What --signed-mask names, for this network, and the settings that say which file it is and where its signed
@@ -146,7 +190,8 @@ class Job:
     @cached_property
     def initial(self) -> State:
         """θ_init of the pruning run."""
-        return self.run.initialization(partial(self.initialize, self.args.seed))
+        with main_process_first():
+            return self.run.initialization(partial(self.initialize, self.args.seed))
 
     def initialize(self, seed: int) -> State:
         """A random initialization; for Gem-Miner, constants with its signs."""
@@ -167,6 +212,12 @@ class Job:
         holds = any(STARTS[final.start].holds_signs for final in planned_finals(self.args))
         holding = blueprint.signed if holds else ()
         return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained, holding)
+
+    def trained_state(self, network: nn.Module, stage: Level | FinalTraining, masks: Masks) -> State:
+        """Raises UserError if it is not the same in every process."""
+        trained = plain_state(network)
+        check_same_weights(stage.stage, delete_and_repeat(self.run.folder / stage.stage), trained, masks)
+        return trained
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -229,7 +280,8 @@ class Job:
 
     def keep_rewinding_point(self, level: Level, epochs_done: int) -> None:
         """Weight rewinding keeps a state from the middle of the warm-up."""
-        if level.level == 0 and epochs_done == self.args.rewind_epoch < self.args.warmup_epochs:
+        inside = level.level == 0 and epochs_done == self.args.rewind_epoch < self.args.warmup_epochs
+        if inside and is_main_process():
             self.run.keep_rewinding_point(plain_state(self.trainer.network), self.initial)
 
     @cached_property
@@ -274,12 +326,14 @@ class Job:
         rows: list[dict],
     ) -> None:  # fmt: skip
         """Keep a level's network with its signed mask and its result."""
-        trained = plain_state(network)
+        trained = self.trained_state(network, level, masks)
         measured = describe_network(network, masks, self.blueprint, test, rows)
         measured |= sign_statistics(trained, previous, self.initial, masks)
         if not self.method.searches:
             measured |= self.measure_at_initial_norms(network, level)
         result = self.run.result(level, measured)
+        if not is_main_process():
+            return
         add_level_scalars(stage.scalars, level.stage, result)
         self.run.keep_signed_mask(level, extract_signed_mask(trained, masks, self.blueprint.signed))
         self.run.keep(level, trained, masks, self.initial, result)
@@ -326,10 +380,11 @@ class Job:
         )
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
         network = self.trainer.network
-        trained = plain_state(network)
+        trained = self.trained_state(network, final, masks)
         measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
         measured["signs_flipped_in_training"] = count_sign_flips(trained, state, masks) / survivors(masks)
-        self.run.keep(final, trained, masks, sources[NEW], self.run.result(final, measured))
+        if is_main_process():
+            self.run.keep(final, trained, masks, sources[NEW], self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:

@@ -20,16 +20,17 @@ def normalize(images: Tensor, dataset: Dataset, layout: torch.memory_format = to
 
 def draw_epoch(dataset: Dataset, batch_size: int, seed: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """For each batch of an epoch in random order, from the ``first`` on: what ``make_batch`` makes it of, two tensors
-    of B rows on the device; the last batch may be smaller.
+    on the device. The first one has a row for each of the batch's B images, the data set's part or not; the last batch
+    may be smaller.
 
     The result depends only on ``seed`` (and on the kind of device).
     """
-    return dataset.train.draw_epoch(dataset.augmentation, batch_size, seed, first)
+    return dataset.train.draw_epoch(dataset.augmentation, batch_size, seed, first, dataset.part)
 
 
 def make_batch(dataset: Dataset, chosen: Tensor, drawn: Tensor, layout=torch.channels_last) -> Batch:
-    """The augmented training images and labels of one batch of ``draw_epoch``."""
-    images, labels = dataset.train.make_batch(dataset.augmentation, chosen, drawn)
+    """The augmented training images and labels of the data set's part of one batch of ``draw_epoch``."""
+    images, labels = dataset.train.make_batch(dataset.augmentation, chosen, drawn, dataset.part)
     return normalize(images, dataset, layout), labels
 
 

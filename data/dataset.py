@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.augmentation import Augmentation, augment, draw_augmentation
 from data.image_files import ImageFiles
+from data.part import WHOLE, Part
 from utils.errors import UserError
 
 
@@ -64,17 +65,21 @@ class LabelledImages:
         return begun
 
     def draw_epoch(
-        self, augmentation: Augmentation, batch_size: int, seed: int, first: int
+        self, augmentation: Augmentation, batch_size: int, seed: int, first: int, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch from the ``first`` on: the indices of its images, int64 (B,), and their augmentation, int64
-        (B, 5). They depend on the kind of device, too."""
+        (B, 5), of the whole batch whatever the ``part``. They depend on the kind of device, too."""
         generator = torch.Generator(self.images.device).manual_seed(seed)
         order = torch.randperm(len(self), generator=generator, device=generator.device)
         drawn = draw_augmentation(augmentation, len(self), self.image_size, generator)
         return zip(order.split(batch_size)[first:], drawn.split(batch_size)[first:], strict=True)
 
-    def make_batch(self, augmentation: Augmentation, chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """The augmented images, pixels (B, H, W, C) from 0 to 255, and labels of one batch of ``draw_epoch``."""
+    def make_batch(
+        self, augmentation: Augmentation, chosen: Tensor, drawn: Tensor, part: Part
+    ) -> tuple[Tensor, Tensor]:
+        """The augmented images, pixels (B, H, W, C) from 0 to 255, and labels of the part of one batch of
+        ``draw_epoch``."""
+        chosen, drawn = part.of(chosen), part.of(drawn)
         return augment(self.images[chosen], drawn, augmentation), self.labels[chosen]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,7 +103,7 @@ Split = LabelledImages | ImageFiles
 @dataclass(frozen=True)
 class Dataset:
     """Images in memory or in files. ``mean`` and ``std``: float32 (C,), for pixels between 0 and 1, on the device that
-    trains."""
+    trains. ``part``: of every training batch, what is made here."""
 
     name: str
     train: Split
@@ -107,6 +112,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     augmentation: Augmentation
+    part: Part = WHOLE
 
     def __post_init__(self):
         sizes = [split.shape for split in (self.train, self.test)]
@@ -136,6 +142,10 @@ class Dataset:
     def to(self, device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}
         return replace(self, **moved)
+
+    def divided(self, part: Part) -> "Dataset":
+        """For one of several processes: its part of every training batch, and of the test images."""
+        return replace(self, test=self.test.select(part.of(torch.arange(len(self.test)))), part=part)
 
 
 def keep_images_per_class(split: Split, count: int, classes: int) -> Split:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as transforms
 
 from data.augmentation import Augmentation, draw_resized_crops
+from data.part import WHOLE, Part
 from utils.errors import UserError
 from utils.files import naming_damage
 from utils.seeding import derive_seed
@@ -40,13 +41,15 @@ PROCESSES.set_forkserver_preload([__name__])
 
 
 class Task(NamedTuple):
-    """A batch to be made. ``augmentation``: random boxes and flips from ``seed``, or none for the central crop."""
+    """A batch to be made, or only the images of its ``part``. ``augmentation``: random boxes and flips from ``seed``,
+    or none for the central crop."""
 
-    names: list[str]
-    labels: list[int]
+    names: list[str]  # of the part
+    labels: list[int]  # of the whole batch
     size: int  # of the crops, in pixels a side
     augmentation: Augmentation = NO_AUGMENTATION
     seed: int = 0
+    part: Part = WHOLE
 
 
 def open_image(path: Path) -> Image.Image:
@@ -63,8 +66,8 @@ def decode(image: Image.Image, path: Path) -> Tensor:
 
 
 class Crops(torch.utils.data.Dataset):
-    """What a worker makes of a task: crops, uint8 (B, H, W, 3), and int64 (B, 2) with each image's label and flip. An
-    expected error is returned, because one that is raised would arrive as a traceback."""
+    """What a worker makes of a task: the crops of its part, uint8 (N, H, W, 3), and the whole batch's labels and flips,
+    int64 (B, 2). An expected error is returned, because one that is raised would arrive as a traceback."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -92,14 +95,18 @@ class Crops(torch.utils.data.Dataset):
 
 
 def draw_crops(task: Task, images: list[Image.Image]) -> tuple[Tensor, list[list[int] | None]]:
-    """The flips, int64 (B, 1), and each image's box as top, left, height, width; None is the central crop."""
+    """The whole batch's flips, int64 (B, 1), and the box of each image of the part as top, left, height, width; None is
+    the central crop."""
+    count = len(task.labels)
     if task.augmentation.crop_areas is None:
-        return torch.zeros((len(images), 1), dtype=torch.int64), [None] * len(images)
+        return torch.zeros((count, 1), dtype=torch.int64), [None] * len(images)
     generator = torch.Generator().manual_seed(task.seed)
-    widths, heights = torch.tensor([image.size for image in images]).split(1, dim=1)
+    sizes = torch.ones((count, 2), dtype=torch.int64)  # those of the other parts' images do not matter
+    task.part.of(sizes).copy_(torch.tensor([image.size for image in images]).reshape(-1, 2))
+    widths, heights = sizes.split(1, dim=1)
     boxes = draw_resized_crops(task.augmentation.crop_areas, heights, widths, generator)
-    flips = torch.randint(0, 2, (len(images), 1), generator=generator) * task.augmentation.flip
-    return flips, boxes.tolist()
+    flips = torch.randint(0, 2, (count, 1), generator=generator) * task.augmentation.flip
+    return flips, task.part.of(boxes).tolist()
 
 
 def end_with_parent(worker: int) -> None:
@@ -226,16 +233,19 @@ class ImageFiles:
         return begun
 
     def draw_epoch(
-        self, augmentation: Augmentation, batch_size: int, seed: int, first: int
+        self, augmentation: Augmentation, batch_size: int, seed: int, first: int, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch from the ``first`` on, which has a seed of its own: what ``Crops`` makes of it."""
+        """For each batch from the ``first`` on, which has a seed of its own: the labels and flips of its images, int64
+        (B, 2), and the crops of its part, uint8 (N, H, W, 3)."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).split(batch_size)
-        tasks = (self._task(order[index], augmentation, derive_seed(seed, index)) for index in range(first, len(order)))
-        return self.stream.batches(tasks, self.device)
+        tasks = (
+            self._task(order[index], augmentation, derive_seed(seed, index), part) for index in range(first, len(order))
+        )
+        return ((drawn, crops) for crops, drawn in self.stream.batches(tasks, self.device))
 
-    def make_batch(self, augmentation: Augmentation, crops: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """The crops of one batch of ``draw_epoch``, flipped as drawn there, and their labels."""
-        labels, flips = drawn.unbind(1)
+    def make_batch(self, augmentation: Augmentation, drawn: Tensor, crops: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+        """The crops of the part of one batch of ``draw_epoch``, flipped as drawn there, and their labels."""
+        labels, flips = part.of(drawn).unbind(1)
         return torch.where(flips[:, None, None, None] == 1, crops.flip(2), crops), labels
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -243,6 +253,8 @@ class ImageFiles:
         tasks = map(self._task, torch.arange(len(self)).split(batch_size))
         return ((crops, drawn[:, 0]) for crops, drawn in self.stream.batches(tasks, self.device))
 
-    def _task(self, chosen: Tensor, augmentation: Augmentation = NO_AUGMENTATION, seed: int = 0) -> Task:
-        names = [name.decode() for name in self.names[chosen.numpy()]]
-        return Task(names, self.classes[chosen].tolist(), self.image_size, augmentation, seed)
+    def _task(
+        self, chosen: Tensor, augmentation: Augmentation = NO_AUGMENTATION, seed: int = 0, part: Part = WHOLE
+    ) -> Task:
+        names = [name.decode() for name in self.names[part.of(chosen).numpy()]]
+        return Task(names, self.classes[chosen].tolist(), self.image_size, augmentation, seed, part)

@@ -1,6 +1,7 @@
 """The training step, an epoch of them, evaluation, and what a stage is told of its epochs."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from data.batches import evaluation_batches, training_batches
 from tests.commands import read_csv
-from tests.toy_training import BLUEPRINT, DATASET, half_masks, make_trainer
+from tests.toy_training import BLUEPRINT, DATASET, RECIPE, half_masks, make_trainer
 from tests.toys import ToyNetwork, toy_dataset
 from utils.files import load
 from utils.method.network import Blueprint
@@ -106,10 +107,10 @@ def test_a_last_batch_too_small_for_a_batch_norm_is_refused_in_time():
     """At 8 pixels ShuffleNet's last batch norms see a single pixel; ResNet-20's see four."""
     dataset = toy_dataset(count=9, size=8, classes=4)
     shufflenet = Blueprint("shufflenet", "toy", classes=4, channels=1)
-    check_last_batch(shufflenet, dataset, batch_size=7)  # 7 + 2
+    check_last_batch(shufflenet, dataset, replace(RECIPE, batch_size=7))  # 7 + 2
     with pytest.raises(TrainingError, match="the last batch of an epoch has 1 image"):
-        check_last_batch(shufflenet, dataset, batch_size=8)
-    check_last_batch(BLUEPRINT, dataset, batch_size=8)
+        check_last_batch(shufflenet, dataset, replace(RECIPE, batch_size=8))
+    check_last_batch(BLUEPRINT, dataset, replace(RECIPE, batch_size=8))
 
 
 def test_a_stage_trains_one_epoch_for_each_of_its_rates(tmp_path, capsys):

@@ -107,4 +107,5 @@ def one_line(error: Exception) -> str:
 
 def refuse(parser: argparse.ArgumentParser, message: str) -> None:
     """Replaces an argument parser's ``error``, whose usage text would be many lines long."""
-    parser.exit(REFUSED, f"{parser.prog}: error: {message} (--help lists the flags)\n")
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, which all have this command line
+    parser.exit(REFUSED, f"{parser.prog}: error: {message} (--help lists the flags)\n" if first else None)

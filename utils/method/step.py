@@ -14,8 +14,9 @@ from utils.method.pruning import Masks, apply_masks
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 ForwardPass = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-TrainStep = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+TrainStep = Callable[..., tuple[Tensor, Tensor]]
 Accelerate = Callable[[ForwardPass], ForwardPass]
+SumGradients = Callable[[Iterable[nn.Parameter]], None]
 
 
 class TrainingError(UserError):
@@ -24,6 +25,10 @@ class TrainingError(UserError):
 
 def as_it_is(forward_pass: ForwardPass) -> ForwardPass:
     return forward_pass
+
+
+def of_one_process(parameters: Iterable[nn.Parameter]) -> None:
+    """Its gradients are the sums already."""
 
 
 def make_train_step(
@@ -36,6 +41,7 @@ def make_train_step(
     clip_norm: float | None = None,
     micro_batch_size: int | None = None,
     held_signs: Mapping[str, Tensor] | None = None,
+    sum_gradients: SumGradients = of_one_process,
 ) -> TrainStep:
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
@@ -43,6 +49,8 @@ def make_train_step(
     step neither walks over modules nor waits for the device. ``accelerate`` makes the forward pass faster, with the
     same meaning. With ``micro_batch_size``, a step takes so many images in one forward pass after the other, under one
     α: without batch norm, the gradients are the whole batch's to rounding. ``held_signs``: ±1 is kept, 0 is free.
+    If other processes have the rest of the batch, ``step`` is told how many images that is in all, ``sum_gradients``
+    adds up the processes' gradients, and so do loss and correct add up.
     """
     norms = normalization_parameters(network)
     pruned_weights, weight_masks = [network.get_parameter(name) for name in masks], list(masks.values())
@@ -54,9 +62,11 @@ def make_train_step(
         # In float32: CUDA's autocast would leave the logarithm of the softmax in bf16.
         return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing), outputs
 
-    def train_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def train_step(images: Tensor, labels: Tensor, alpha: Tensor, in_all: int | None = None) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
-        result = accumulate_gradients(forward_pass, images, labels, alpha, micro_batch_size or len(images))
+        size = micro_batch_size or len(images)
+        result = accumulate_gradients(forward_pass, images, labels, alpha, size, in_all or len(images))
+        sum_gradients(optimized(optimizer))
         if clip_norm is not None:
             clip_gradients(optimizer, pruned_weights, weight_masks, clip_norm)
         optimizer.step()
@@ -68,13 +78,17 @@ def make_train_step(
     return train_step
 
 
+def optimized(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def clip_gradients(
     optimizer: torch.optim.Optimizer, pruned_weights: list[Tensor], weight_masks: list[Tensor], norm: float
 ) -> None:
     """Scale all gradients down to ``norm`` together. As if masked in the forward pass, those of pruned weights do not
     count."""
     apply_masks([weight.grad for weight in pruned_weights], weight_masks)
-    nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], norm)
+    nn.utils.clip_grad_norm_(optimized(optimizer), norm)
 
 
 @torch.no_grad()
@@ -86,13 +100,16 @@ def hold_signs(network: nn.Module, held_signs: Mapping[str, Tensor]) -> None:
 
 
 def accumulate_gradients(
-    forward_pass: ForwardPass, images: Tensor, labels: Tensor, alpha: Tensor, size: int
+    forward_pass: ForwardPass, images: Tensor, labels: Tensor, alpha: Tensor, size: int, in_all: int
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradients of a batch's mean loss, ``size`` images in a forward pass; returns that loss and the hits."""
+    """Add the gradients of these images' share in the mean loss of ``in_all`` images, ``size`` of them in a forward
+    pass; returns that share and the hits."""
+    if not len(images):  # which batch norms refuse
+        return images.new_zeros(()), labels.new_zeros(())
     losses, corrects = [], []
     for some_images, some_labels in zip(images.split(size), labels.split(size), strict=True):
         loss, outputs = forward_pass(some_images, some_labels, alpha)
-        share = loss * (len(some_images) / len(images))
+        share = loss * (len(some_images) / in_all)
         share.backward()
         losses.append(share.detach())
         corrects.append(count_correct(outputs, some_labels))

@@ -20,7 +20,7 @@ TRIAL_SETTINGS = {"seed"}
 DENSE_SETTINGS = (
     *("dataset", "arch", "network_version", "data", "final_epochs", "decays_at"),
     *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
-    *("clip_norm", "label_smoothing", "micro_batch_size"),
+    *("clip_norm", "label_smoothing", "micro_batch_size", "processes"),
 )
 GAP = "–"
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import StochasticDepth
 
+from utils.training.distributed import sum_over_processes, world_size
+
 # The layers that drop activations, and the name of the probability.
 DROPPING_LAYERS = {nn.modules.dropout._DropoutNd: "p", StochasticDepth: "p", nn.MultiheadAttention: "dropout"}
 
@@ -25,12 +27,32 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
         return
     with statistics.gathering():
         for images, _ in batches:
-            network(images)
-            statistics.add()
+            if len(images):  # another process may have all of a small last batch
+                network(images)
+                statistics.add()
+
+
+@torch.no_grad()
+def average_running_statistics(network: nn.Module) -> None:
+    """Set the running statistics of every batch norm, which each process has of its own parts of the batches, to their
+    mean over the processes, taken in float64."""
+    buffers = [buffer for layer in AveragedStatistics(network).layers for buffer in layer.buffers()]
+    means = [buffer.double() / world_size() for buffer in buffers]
+    sum_over_processes(means)
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean)
+
+
+def depends_on_processes(network: nn.Module) -> bool:
+    """Whether the number of processes changes what is trained: by batch norms, which see a part of a batch, or by
+    dropped activations, which each process draws."""
+    drops = any(getattr(layer, name) > 0 for layer, name, _ in _dropping_nothing(network))
+    return drops or bool(AveragedStatistics(network).layers)
 
 
 class AveragedStatistics:
-    """The average over batches of each batch's mean and variance, in every batch norm of ``network``.
+    """The average over batches of each batch's mean and variance, in every batch norm of ``network``. Of several
+    processes, each counts its part of a batch as a batch.
 
     ``torch.optim.swa_utils.update_bn`` computes the same cumulative average, equal to rounding, but has every layer ask
     the device how many batches it has seen: a wait a layer and batch, which a CUDA graph cannot hold. Here each batch's
@@ -54,6 +76,7 @@ class AveragedStatistics:
         with torch.no_grad(), _attributes([*_dropping_nothing(self.network), *only_this_batch]):
             self.network.train()
             yield
+            sum_over_processes([*self.sums, self.batches])
             for average, total in zip(self.of_batch, self.sums, strict=True):
                 average.copy_(total / self.batches)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.errors import UserError
+from utils.training.distributed import local_rank, world_size
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -24,7 +25,8 @@ class Speed:
 
 
 def choose_device(name: str, deterministic: bool = False) -> torch.device:
-    """``auto`` is CUDA if there is a GPU, else the CPU. Raises UserError for a device that is not there.
+    """``auto`` is CUDA if there is a GPU, else the CPU; each of several processes has its own GPU. Raises UserError for
+    a device that is not there.
 
     A GPU becomes the process's own, on which streams and graphs are made. Convolutions keep full float32 there: cuDNN's
     default, TF32, would round every reported evaluation. The CPU's kernels are deterministic as they are.
@@ -37,9 +39,11 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
     device = torch.device(name)
     if device.type == "cpu":
         return device
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
-    device = torch.device("cuda", device.index or 0)
+    if device.index is not None and world_size() > 1:
+        raise UserError(f"--device {name}: each of torchrun's processes has its own GPU; choose cuda")
+    device = torch.device("cuda", device.index or local_rank())
+    if device.index >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     torch.cuda.set_device(device)
     choose_kernels(deterministic)
     return device

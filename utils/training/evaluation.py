@@ -13,6 +13,8 @@ from utils.method.network import Blueprint, State
 from utils.method.pruning import Masks, remaining_ratio, remaining_ratio_of_all
 from utils.method.signed_mask import count_sign_flips
 from utils.method.step import Batches, TrainingError, TrainStep, count_correct
+from utils.training.distributed import gather, sum_over_processes, world_size
+from utils.training.optimization import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Evaluation:
 
 class Tally:
     """Loss and hits of many batches, summed on the device and read once at the end. They may go on from the
-    ``numbers`` of another tally."""
+    ``numbers`` of another tally. Of several processes, each has its own sums; ``images`` are those of all."""
 
     def __init__(self, device: torch.device, loss: float = 0.0, correct: int = 0, images: int = 0):
         self.loss = torch.tensor(loss, dtype=torch.float64, device=device)
@@ -49,10 +51,18 @@ class Tally:
         return {"loss": self.loss.item(), "correct": self.correct.item(), "images": self.images}
 
     def evaluation(self, which: str = "test") -> Evaluation:
-        """Raises TrainingError if the loss is not finite."""
-        if not math.isfinite(self.loss.item()):
-            raise TrainingError(f"the {which} loss is no longer finite")
-        return Evaluation(self.loss.item() / self.images, 100 * self.correct.item() / self.images)
+        """Of all processes. Raises TrainingError if the loss is not finite."""
+        sums = torch.stack([self.loss, self.correct.double()])
+        sum_over_processes([sums])
+        loss, correct = sums.tolist()
+        check_finite(loss, which)
+        return Evaluation(loss / self.images, 100 * correct / self.images)
+
+
+def check_finite(loss: float, which: str) -> None:
+    """Raises TrainingError."""
+    if not math.isfinite(loss):
+        raise TrainingError(f"the {which} loss is no longer finite")
 
 
 def train_one_epoch(
@@ -64,7 +74,8 @@ def train_one_epoch(
     tally: Tally | None = None,
 ) -> Evaluation:
     """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
-    were trained on. ``tally`` has what was trained on before, if these batches are the rest of an epoch.
+    were trained on, in all processes. ``tally`` has what was trained on before, if these batches are the rest of an
+    epoch.
 
     Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
     """
@@ -80,7 +91,8 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], Tensor] | None = None) -> Evaluation:
-    """Loss and accuracy in evaluation mode, float32; ``predict`` is the network or a faster way through it.
+    """Loss and accuracy in evaluation mode, float32; ``predict`` is the network or a faster way through it. Each
+    process has its own ``batches``.
 
     Raises TrainingError.
     """
@@ -89,13 +101,14 @@ def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], T
     tally = Tally(next(network.parameters()).device)
     for images, labels in batches:
         tally.add_outputs(predict(images), labels)
+    tally.images = sum(gather(tally.images))
     return tally.evaluation()
 
 
-def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) -> None:
+def check_last_batch(blueprint: Blueprint, dataset: Dataset, recipe: Recipe) -> None:
     """Raises TrainingError if the last batch of an epoch is too small to train on: a batch norm over a single value has
     no variance, which torch would refuse only when that batch comes."""
-    last = len(dataset.train) % batch_size or batch_size
+    last = smallest_forward_pass(len(dataset.train), recipe)
     network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu")).train()
     # Two images stand for any larger batch.
     images = torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size)
@@ -103,9 +116,16 @@ def check_last_batch(blueprint: Blueprint, dataset: Dataset, batch_size: int) ->
         network(images)
     except ValueError as error:
         raise TrainingError(
-            f"the last batch of an epoch has {last} image, too few for this network's batch norm at "
+            f"the last batch of an epoch has {last} image in a forward pass, too few for this network's batch norm at "
             f"{dataset.image_size} pixels: choose another --batch-size"
         ) from error
+
+
+def smallest_forward_pass(images: int, recipe: Recipe) -> int:
+    """The fewest images that any process passes through the network at once in an epoch."""
+    last, processes = images % recipe.batch_size or recipe.batch_size, world_size()
+    parts = {recipe.batch_size // processes, last // processes, -(-last // processes)} - {0}
+    return min(part % recipe.forward_size or recipe.forward_size for part in parts)
 
 
 def describe_network(

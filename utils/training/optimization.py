@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from utils.method.step import optimized
+from utils.training.distributed import world_size
+
 DECAY_FACTOR = 0.1
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("step", "cosine")
@@ -29,7 +32,7 @@ class Recipe:
     @property
     def forward_size(self) -> int:
         """Images of a forward pass."""
-        return self.micro_batch_size or self.batch_size
+        return min(self.micro_batch_size or self.batch_size, self.batch_size // world_size())
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -71,7 +74,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]
     its count of steps. Nothing before the first step."""
     return [
         {name: value for name, value in optimizer.state[parameter].items() if value is not None}
-        for parameter in _optimized(optimizer)
+        for parameter in optimized(optimizer)
     ]
 
 
@@ -82,7 +85,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, values: Sequence[Mapping
 
     Raises ValueError if the values belong to another network.
     """
-    parameters = _optimized(optimizer)
+    parameters = optimized(optimizer)
     pairs = list(zip(parameters, values or [{}] * len(parameters), strict=True))
     for parameter, saved in pairs:
         for name, value in saved.items():
@@ -98,10 +101,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, values: Sequence[Mapping
                 like = parameter if value.shape == parameter.shape else value.to(parameter.device)
                 state[name] = torch.empty_like(like)
             state[name].copy_(value)
-
-
-def _optimized(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 # A schedule is a list of learning rates, one per epoch; the paper's for the warm-up and the levels is a constant.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +11,21 @@ from torch import Tensor
 
 from data.batches import count_batches, draw_epoch
 from utils.files import FileError, load, naming_damage, save, write_csv
-from utils.method.network import plain_state
+from utils.method.network import State, plain_state
 from utils.method.norm_interpolation import draw_alphas
 from utils.method.step import TrainingError
 from utils.runs.progress import JobProgress
 from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
 from utils.runs.tensorboard import TAGS, StageScalars
 from utils.seeding import derive_seed, generator_states, restore_generators, seed_global_generators
-from utils.training.evaluation import Tally, train_one_epoch
+from utils.training.batch_statistics import average_running_statistics
+from utils.training.distributed import from_main_process, gather, is_main_process, rank, world_size
+from utils.training.evaluation import Tally, check_finite, train_one_epoch
 from utils.training.optimization import optimizer_state, ramp, restore_optimizer, set_rate
 from utils.training.trainer import Trainer
 
 ORDINARY = (1.0, 1.0)  # α = 1: the normalization parameters as they are
+AGREEMENT_STEPS = 20  # after which several processes ask the main one whether to save: asking has the host wait
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,21 @@ class Epoch:
         return self.images.waited - self._waiting
 
     def state(self) -> dict:
-        """Beside weights and optimizer, all that the rest of the epoch needs. Raises TrainingError if the loss is not
-        finite, so that no such state is kept."""
-        self.tally.evaluation("training")
-        generators = generator_states(self.trainer.device)
+        """Beside weights and optimizer, all that the rest of the epoch needs in this process. Raises TrainingError if
+        the loss is not finite, so that no such state is kept."""
+        tally = self.tally.numbers()
+        check_finite(tally["loss"], "training")
         return {
-            "tally": self.tally.numbers(),
+            "tally": tally,
             "seconds": self.seconds,
             "waited": self.waited,
-            "generators": generators,
+            "generators": generator_states(self.trainer.device),
+            # Batch norms' running statistics; the main process's are in the model.
+            "buffers": {} if is_main_process() else self._buffers(),
         }
+
+    def _buffers(self) -> State:
+        return {name: buffer.cpu() for name, buffer in self.trainer.network.named_buffers()}
 
 
 class Saver:
@@ -87,15 +96,20 @@ class Saver:
 
     def save_if_due(self, epoch: Epoch | None = None) -> None:
         """Between two epochs, or within one. Raises TrainingError if its loss is not finite."""
-        if time.monotonic() - self.saved_at < self.interval:
+        if epoch and world_size() > 1 and epoch.steps_done % AGREEMENT_STEPS:
             return
-        content = {
-            "model": plain_state(self.trainer.network),
-            "rows": self.rows,
-            "optimizer": optimizer_state(self.trainer.optimizer),
-            "epoch": epoch.state() if epoch else None,
-        }
-        save(self.stage.folder / UNFINISHED_FILE, content)
+        if from_main_process(lambda: time.monotonic() - self.saved_at < self.interval):
+            return
+        epoch_states = gather(epoch.state()) if epoch else [None]
+        if is_main_process():
+            content = {
+                "model": plain_state(self.trainer.network),
+                "rows": self.rows,
+                "optimizer": optimizer_state(self.trainer.optimizer),
+                "epoch": epoch_states[0],
+                "others": epoch_states[1:],
+            }
+            save(self.stage.folder / UNFINISHED_FILE, content)
         self.saved_at = time.monotonic()
 
 
@@ -110,10 +124,13 @@ def train_stage(
 
     Returns one row of metrics an epoch; ``metrics.csv`` and TensorBoard have each of them once. ``after_epoch`` is
     called with the number of epochs done, before that state may be saved. Raises TrainingError; finished work stays.
+    Of several processes, only the main one writes.
     """
     rows, begun = _resume(trainer, stage, progress)
-    saver = Saver(trainer, stage, rows, checkpoint_seconds)
-    with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) as scalars:
+    if len(set(gather((len(rows), begun and begun["tally"]["images"])))) > 1:
+        raise TrainingError(f"{stage.folder} is not the same on every machine: choose a --runs-dir that all share")
+    saver, main = Saver(trainer, stage, rows, checkpoint_seconds), is_main_process()
+    with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) if main else nullcontext() as scalars:
         progress.skip(len(rows))
         for epoch in range(len(rows), len(stage.rates)):
             title = f"{stage.title}, epoch {epoch + 1}/{len(stage.rates)}"
@@ -121,8 +138,9 @@ def train_stage(
             row = _train_epoch(stage, Epoch(trainer, epoch, begun), progress, saver)
             begun = None
             rows.append(row)
-            write_csv(stage.folder / METRICS_FILE, rows)
-            scalars.add(row)
+            if main:
+                write_csv(stage.folder / METRICS_FILE, rows)
+                scalars.add(row)
             progress.epoch(title, row)
             after_epoch(epoch + 1)
             if epoch + 1 < len(stage.rates):
@@ -142,6 +160,7 @@ def _train_epoch(stage: Stage, epoch: Epoch, progress: JobProgress, saver: Saver
     batches, alphas = _draw_rest(stage, epoch)
     try:
         train = train_one_epoch(trainer.network, trainer.step, batches, alphas, after_step, epoch.tally)
+        average_running_statistics(trainer.network)
         seconds, waited = epoch.seconds, epoch.waited
         tested = number % stage.test_every == 0 or number == len(stage.rates)
         test = trainer.evaluate() if tested else None
@@ -169,7 +188,8 @@ def _draw_rest(stage: Stage, epoch: Epoch) -> tuple[Iterator, Tensor]:
     trainer, batch_size, done = epoch.trainer, epoch.trainer.recipe.batch_size, epoch.steps_done
     purposes = ("network", "batches", "alpha")
     seeds = {what: derive_seed(stage.seed, stage.purpose, epoch.number, what) for what in purposes}
-    seed_global_generators(seeds["network"])
+    # Each process drops activations of its own.
+    seed_global_generators(derive_seed(seeds["network"], rank()) if rank() else seeds["network"])
     restore_generators(epoch.generators)
     batches = draw_epoch(trainer.dataset, batch_size, seeds["batches"], done)
     steps = count_batches(len(epoch.images), batch_size)
@@ -203,7 +223,7 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> tuple[list
                 raise ValueError("its tensors are those of another network")
             if not content["optimizer"]:
                 raise ValueError("it has no state of the optimizer")
-            begun = content.get("epoch")  # which files of earlier versions lack
+            begun = _begun_here(content)
             if begun and not 0 < Epoch(trainer, len(content["rows"]), begun).tally.images < len(trainer.dataset.train):
                 raise ValueError("its epoch has other images")
             restore_optimizer(trainer.optimizer, content["optimizer"])
@@ -211,7 +231,22 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> tuple[list
         progress.note(f"{error}: {stage.title} starts again from its beginning")
         return [], None
     trainer.network.load_state_dict(content["model"])
+    if begun:
+        trainer.network.load_state_dict(begun.get("buffers", {}), strict=False)
     return content["rows"], begun
+
+
+def _begun_here(content: Mapping) -> dict | None:
+    """This process's state of the epoch that had begun, if one had. If there were another number of processes, the
+    main process has the sums of all of them."""
+    main = content.get("epoch")  # which files of earlier versions lack
+    if main is None:
+        return None
+    states = [main, *content.get("others", [])]
+    if len(states) == world_size():
+        return states[rank()]
+    sums = {what: sum(state["tally"][what] for state in states) for what in ("loss", "correct")}
+    return {**main, "tally": {**(sums if is_main_process() else {}), "images": main["tally"]["images"]}}
 
 
 def _check_rows(rows: list[dict], epochs: int) -> None:

@@ -19,6 +19,7 @@ from utils.method.pruning import Masks, apply_masks
 from utils.method.signed_mask import SignedMask
 from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
+from utils.training.distributed import sum_gradients
 from utils.training.evaluation import Evaluation, evaluate
 from utils.training.fast_path import accelerate, captured, captured_step, choose_layout, explaining, in_tf32
 from utils.training.optimization import Recipe, make_optimizer, restore_optimizer
@@ -39,7 +40,7 @@ class Trainer:
         )
 
         def step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-            return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha)
+            return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha, len(chosen))
 
         step = explaining(in_tf32(step, speed))
         self.step = captured_step(step, speed, network, self.optimizer, recipe.batch_size)
@@ -82,7 +83,7 @@ class SubnetworkTrainer(Trainer):
         recipe = self.recipe
         return make_train_step(
             self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
-            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size, self.held_signs,
+            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size, self.held_signs, sum_gradients,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -112,7 +113,8 @@ class SearchTrainer(Trainer):
         super().__init__(miner, dataset, recipe, speed)
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        return make_search_step(self.network, self.optimizer, self.penalty, accelerate)
+        step = make_search_step(self.network, self.optimizer, self.penalty, accelerate)
+        return lambda images, labels, alpha, in_all: step(images, labels, alpha)  # one process has every image
 
     def begin(self, state: State, seed: int, penalty: float) -> None:
         """Fill in w0 and λ, and draw new scores from ``seed``, with a fresh optimizer."""
