@@ -17,9 +17,10 @@ import calculate_error_barrier
 import main
 from data import load_dataset, prepare_imagenet
 from data.augmentation import Augmentation, draw_resized_crops
-from data.batches import evaluation_batches, training_batches
+from data.batches import draw_epoch, evaluation_batches, training_batches
 from data.image_files import Crops, Task, decode, open_image
 from data.imagenet import FOLDER, LIST
+from data.part import Part
 from tests.commands import (
     PROJECT,
     TINY_JOB,
@@ -275,6 +276,20 @@ def test_an_epoch_is_a_function_of_its_seed_alone(prepared):
             assert all(map(torch.equal, batch, other))
     assert len(drawn(helped, first=2)) == 3
     assert not torch.equal(drawn(alone, seed=4)[0][1], expected[0][1])
+
+
+def test_the_parts_of_several_processes_are_the_whole(prepared):
+    """Each decodes its own images only, with the boxes and flips of the whole batch; 18 = 7 + 7 + 4 images in 5 parts
+    leave one of them without any."""
+    dataset = load_dataset("imagenet", prepared, pixels=32, workers=0)
+    parts = [dataset.divided(Part(index, 5)) for index in range(5)]
+    batches = [list(training_batches(data, 7, seed=5)) for data in (dataset, *parts)]
+    for whole, *divided in zip(*batches, strict=True):
+        for ours, expected in zip(zip(*divided, strict=True), whole, strict=True):
+            assert torch.equal(torch.cat(ours), expected)
+    assert [len(part.test) for part in parts] == [2, 1, 1, 1, 1]
+    (_, crops), *_ = draw_epoch(parts[4], 7, seed=5)
+    assert len(crops) == 1
 
 
 def test_two_passes_at_once_are_refused(prepared):

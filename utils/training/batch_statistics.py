@@ -77,6 +77,7 @@ class AveragedStatistics:
             self.network.train()
             yield
             sum_over_processes([*self.sums, self.batches])
+            sum_over_processes([layer.num_batches_tracked for layer in self.layers])
             for average, total in zip(self.of_batch, self.sums, strict=True):
                 average.copy_(total / self.batches)
 

@@ -5,6 +5,7 @@ Torch's process group is the only state. Without torchrun there is none: one pro
 leaves everything as it is. Objects and tensors on the CPU are exchanged by gloo, those on GPUs by NCCL.
 """
 
+import gc
 import os
 import sys
 import zlib
@@ -45,6 +46,7 @@ def process_group() -> Iterator[None]:
             if store.add("ended", 1) > 1:
                 sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else REFUSED)
         raise
+    gc.collect()  # of captured steps, whose end NCCL would wait for
     dist.destroy_process_group()
 
 

@@ -1,0 +1,298 @@
+"""Several processes against one: gloo on the CPU. What NCCL and a captured step do needs GPUs, and is not tested."""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+import main
+from data.batches import draw_epoch, make_batch, training_batches
+from data.part import Part
+from tests.commands import (
+    PROJECT,
+    TINY_JOB,
+    assert_refused,
+    assert_same_networks,
+    networks,
+    output_of,
+    run_in_process,
+    with_this_python,
+)
+from tests.toys import toy_dataset
+from utils.errors import UserError
+from utils.method.network import Blueprint, plain_state
+from utils.method.pruning import apply_masks
+from utils.training.batch_statistics import average_running_statistics, reestimate_batch_statistics
+from utils.training.devices import Speed
+from utils.training.distributed import check_same_weights, own_part
+from utils.training.evaluation import smallest_forward_pass, train_one_epoch
+from utils.training.optimization import Recipe, set_rate, sgd
+from utils.training.stage import _begun_here
+from utils.training.trainer import SubnetworkTrainer
+
+DATASET = toy_dataset(count=33, size=8, classes=4)  # the last batch of 8 is a single image, the first process's
+RECIPE = Recipe(8, momentum=0.9, weight_decay=5e-4, clip_norm=0.5, micro_batch_size=2)
+NORM = torch.tensor(0.7)  # α
+
+
+def in_processes(count: int, job: Callable[[], object], folder: Path) -> list:
+    """What ``job`` returns in each of ``count`` processes that train together, forked from this one."""
+
+    def work(rank: int) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
+        torch.save(job(), folder / f"{rank}.pt")
+        dist.destroy_process_group()
+
+    processes = [get_context("fork").Process(target=work, args=(rank,), daemon=True) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+
+
+def masks_of(blueprint: Blueprint) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(mask.shape, generator=generator) < 0.5 for name, mask in blueprint.dense_masks().items()}
+
+
+def train(arch: str, recipe: Recipe = RECIPE) -> tuple[dict, tuple]:
+    """An epoch of five steps in however many processes there are: the weights, and training and test results."""
+    blueprint = Blueprint(arch, "toy", classes=4, channels=1, image_size=8)
+    trainer = SubnetworkTrainer(blueprint, DATASET.divided(own_part()), recipe, Speed(), blueprint.learnable)
+    initial = blueprint.initialize(1)
+    trainer.begin(initial, masks_of(blueprint), {name: initial[name] + 0.5 for name in blueprint.norms})
+    set_rate(trainer.optimizer, 0.05)
+    batches = draw_epoch(trainer.dataset, 8, seed=3)
+    trained = train_one_epoch(trainer.network, trainer.step, batches, NORM.expand(5), lambda images: None)
+    average_running_statistics(trainer.network)
+    tested = trainer.evaluate()
+    return plain_state(trainer.network), (trained.loss, trained.accuracy, tested.loss, tested.accuracy)
+
+
+def assert_close_states(ours: dict, expected: dict) -> None:
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_parts_of_a_batch():
+    assert [Part(index, 4).of(torch.arange(10)).tolist() for index in range(4)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6, 7],
+        [8, 9],
+    ]
+    assert [len(Part(index, 2).of(torch.arange(1))) for index in range(2)] == [1, 0]
+
+
+def test_the_smallest_forward_pass(monkeypatch):
+    """22 images in batches of 8 end with 6: 3 for each of two processes."""
+    assert smallest_forward_pass(22, Recipe(8, 0.9, 0.0)) == 6
+    assert smallest_forward_pass(22, Recipe(8, 0.9, 0.0, micro_batch_size=4)) == 2
+    monkeypatch.setattr("utils.training.evaluation.world_size", lambda: 2)
+    monkeypatch.setattr("utils.training.optimization.world_size", lambda: 2)
+    assert smallest_forward_pass(22, Recipe(8, 0.9, 0.0)) == 3
+    assert smallest_forward_pass(21, Recipe(8, 0.9, 0.0)) == 2  # 3 and 2
+    assert smallest_forward_pass(17, Recipe(8, 0.9, 0.0)) == 1  # 1 and none
+
+
+def test_an_epoch_goes_on_with_another_number_of_processes():
+    """One process has the sums of two."""
+    states = [{"tally": {"loss": loss, "correct": 3, "images": 8}, "seconds": 1.0} for loss in (1.0, 0.5)]
+    begun = _begun_here({"epoch": states[0], "others": states[1:]})
+    assert begun == {"tally": {"loss": 1.5, "correct": 6, "images": 8}, "seconds": 1.0}
+
+
+def test_two_processes_train_layer_norms_as_one(tmp_path):
+    """To rounding, with interpolation, masks, clipping and micro-batches; and with a batch that one of them has no
+    image of."""
+    expected, results = train("mlpmixer")
+    for state, found in in_processes(2, lambda: train("mlpmixer"), tmp_path):
+        assert_close_states(state, expected)
+        assert found == pytest.approx(results, rel=1e-5)
+        for name, mask in masks_of(Blueprint("mlpmixer", "toy", 4, 1, 8)).items():
+            assert torch.equal(state[name] == 0, ~mask), name
+
+
+def ghost_batches(recipe: Recipe) -> dict:
+    """The reference: two copies of a network with the same weights, each with half of every batch."""
+    blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
+    masks = masks_of(blueprint)
+    copies = [blueprint.build(blueprint.initialize(1), masks, torch.device("cpu")).train()]
+    copies.append(copy.deepcopy(copies[0]))
+    initial = {name: tensor + 0.5 for name, tensor in copies[0].state_dict().items() if name in blueprint.norms}
+    optimizers = [sgd(network, 0.05, recipe.momentum, recipe.weight_decay) for network in copies]
+    for drawn in draw_epoch(DATASET, 8, seed=3):
+        images, labels = make_batch(DATASET, *drawn)
+        halves = [
+            (some, of) for some, of in zip(images.tensor_split(2), labels.tensor_split(2), strict=True) if len(of)
+        ]
+        gradients = []
+        for network, (some, of) in zip(copies, halves, strict=False):
+            network.zero_grad()
+            norms = {name: torch.lerp(value, network.get_parameter(name), NORM) for name, value in initial.items()}
+            outputs = torch.func.functional_call(network, norms, (some,))
+            loss = F.cross_entropy(outputs, of, reduction="sum") / len(labels)
+            gradients.append(torch.autograd.grad(loss, list(network.parameters())))
+        for network, optimizer in zip(copies, optimizers, strict=True):
+            for parameter, *parts in zip(network.parameters(), *gradients, strict=True):
+                parameter.grad = sum(parts)
+            optimizer.step()
+            apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
+    first, second = (network.state_dict() for network in copies)
+    return {name: (first[name].double() + second[name].double()) / 2 for name in first}
+
+
+def test_two_processes_train_batch_norms_on_ghost_batches(tmp_path):
+    """Statistics are those of each half; running ones are averaged."""
+    recipe = Recipe(8, momentum=0.9, weight_decay=5e-4)
+    expected = ghost_batches(recipe)
+    (state, results), (other, same_results) = in_processes(2, lambda: train("resnet20", recipe), tmp_path)
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], other[name]), name
+        if "num_batches" not in name:
+            torch.testing.assert_close(state[name].double(), tensor, rtol=1e-4, atol=1e-6, msg=name)
+    assert results == same_results
+
+
+def test_estimated_statistics_are_the_mean_over_all_parts(tmp_path):
+    """Of 4 · 2 parts of four images and one of a single image, each of which counts once."""
+    blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
+
+    def estimate() -> dict:
+        network = blueprint.build(blueprint.initialize(1), {}, torch.device("cpu"))
+        reestimate_batch_statistics(network, training_batches(DATASET.divided(own_part()), 8, seed=3))
+        return plain_state(network)
+
+    network = blueprint.build(blueprint.initialize(1), {}, torch.device("cpu"))
+    batches = list(training_batches(DATASET, 8, seed=3))
+    parts = [part for batch in batches for part in zip(*(whole.tensor_split(2) for whole in batch), strict=True)]
+    reestimate_batch_statistics(network, parts)
+    ours, others = in_processes(2, estimate, tmp_path)
+    for name, tensor in plain_state(network).items():
+        assert torch.equal(ours[name], others[name])
+        torch.testing.assert_close(ours[name], tensor)
+
+
+def test_weights_that_differ_stop_the_job(tmp_path):
+    def compare() -> str:
+        weights = {"w": torch.zeros(3)}
+        check_same_weights("level_01", "or not", weights)
+        with pytest.raises(UserError, match="level_01: the processes no longer have the same weights"):
+            check_same_weights("level_01", "or not", weights, {"m": torch.full((2,), float(dist.get_rank()))})
+        return "stopped"
+
+    assert in_processes(2, compare, tmp_path) == ["stopped", "stopped"]
+
+
+def torchrun(runs: Path, *flags: str, restarts: int = 0) -> subprocess.Popen:
+    """A tiny job in two processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}", "--"]
+    command = [sys.executable, *launcher, PROJECT / "main.py", *TINY_JOB, "--runs-dir", runs, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def files_of(run: Path) -> list[str]:
+    """Without the times in the names of TensorBoard's files."""
+    files = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    return sorted(str(path.with_name(path.suffix) if "tfevents" in path.name else path) for path in files)
+
+
+@pytest.mark.slow
+def test_a_whole_job_in_two_processes(tmp_path):
+    """A layer-norm network: one folder, written and told of once, as one process would to rounding; one process may go
+    on with it."""
+    job = "--arch mlpmixer --method aws --levels 1 --start signs --clip-norm 1".split()
+    expected = run_in_process(tmp_path / "one", *job)
+    program = torchrun(tmp_path / "two", *job)
+    output, error = program.communicate()
+    assert program.returncode == 0, error
+    assert output.count("level 1/1, epoch 2/2: loss") == output.count("all results: ") == 1
+    run = tmp_path / "two" / expected.name
+    assert files_of(run) == files_of(expected)
+    ours, theirs = networks(run), networks(expected)
+    for stage, content in theirs.items():
+        assert_close_states(ours[stage]["model"], content["model"])
+        assert all(torch.equal(ours[stage]["masks"][name], mask) for name, mask in content["masks"].items())
+    assert run_in_process(tmp_path / "two", *job) == run
+    assert (run / "command.txt").read_text().count("\n") == 2
+
+
+DENSE = (  # 35 steps, saved after the 20th
+    "--arch efficientnet --method dense --train-images-per-class 28 --batch-size 8 --final-epochs 1 "
+    "--checkpoint-seconds 0"
+).split()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed(tmp_path, run_program):
+    """kill -9 in the middle of an epoch, with batch norm and dropout: after torchrun's restart, the job ends as if
+    nothing had been. Another number of processes is refused there."""
+    program = torchrun(tmp_path / "whole", *DENSE)
+    assert program.communicate() and program.returncode == 0
+    program = torchrun(tmp_path / "killed", *DENSE, restarts=1)
+    unfinished = tmp_path / "killed" / "digits_efficientnet_dense_seed1" / "final" / "dense_seed1" / "unfinished.pt"
+    while not unfinished.exists():
+        assert program.poll() is None
+        time.sleep(0.01)
+    saved = torch.load(unfinished, weights_only=True)
+    assert saved["epoch"]["tally"]["images"] == 20 * 8
+    assert saved["others"][0]["buffers"].keys() < saved["model"].keys()
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output, error = program.communicate()
+    assert program.returncode == 0, error
+    assert output.count("stages are finished") == 2
+    assert_same_networks(unfinished.parents[2], tmp_path / "whole" / unfinished.parents[2].name)
+    one = [*TINY_JOB, *DENSE, "--runs-dir", tmp_path / "whole"]
+    assert_refused(run_program(main, *one), "processes 1 (there: 2)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--batch-size 33", "--batch-size 33 should be a multiple of torchrun's 2 processes"),
+        ("--lr none", "argument --lr"),
+        ("--method lrr --lr 1e30 --levels 0 --start", "loss is no longer finite"),
+    ],
+)
+def test_an_error_is_said_once(flags, expected, tmp_path):
+    """On one line, which torchrun's own report of what failed may follow."""
+    program = torchrun(tmp_path, *flags.split())
+    lines = [line for line in program.communicate()[1].splitlines() if line.startswith("main.py: error")]
+    assert program.returncode != 0
+    assert len(lines) == 1
+    assert expected in lines[0]
+
+
+def test_a_job_on_several_nodes(tmp_path):
+    """srun's stand-in shows what runs on each node: a launcher, with the nodes' meeting point in TORCHRUN."""
+    for name, does in {"scontrol": "printf 'n17\\nn18\\n'", "srun": 'echo "$TORCHRUN | $*"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "34567", "SLURM_JOB_NODELIST": "n[17-18]", "SLURM_NNODES": "2"}
+    slurm |= {"SLURM_SUBMIT_DIR": str(PROJECT), "PATH": f"{tmp_path}:{with_this_python()}"}
+    shutil.copy(PROJECT / "script" / "slurm_nodes.sh", tmp_path / "slurm_script")  # as Slurm does
+    launcher = ("script/imagenet_vit_aws.sh", "--seed", "2")
+    shown = output_of("bash", tmp_path / "slurm_script", *launcher, cwd=tmp_path, **slurm)
+    assert shown == (
+        "--nnodes=2 --nproc-per-node=auto --max-restarts=3 --rdzv-backend=c10d --rdzv-id=34567 "
+        "--rdzv-endpoint=n17:24567 | --kill-on-bad-exit=1 bash script/imagenet_vit_aws.sh --seed 2\n"
+    )
+    echo = {"PYTHON": "echo", "CHECKED_PYTHON": "echo", "TORCHRUN": "--nnodes=2 --nproc-per-node=auto"}
+    launched = output_of("bash", PROJECT / launcher[0], **echo)
+    assert launched.startswith(f"-m torch.distributed.run {echo['TORCHRUN']} -- {PROJECT}/main.py --data-root ")
