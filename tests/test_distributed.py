@@ -16,12 +16,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+import calculate_error_barrier
 import main
 from data.batches import draw_epoch, make_batch, training_batches
 from data.part import Part
 from tests.commands import (
     PROJECT,
     TINY_JOB,
+    assert_equal_states,
     assert_refused,
     assert_same_networks,
     networks,
@@ -116,15 +118,19 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
     assert begun == {"tally": {"loss": 1.5, "correct": 6, "images": 8}, "seconds": 1.0}
 
 
-def test_two_processes_train_layer_norms_as_one(tmp_path):
-    """To rounding, with interpolation, masks, clipping and micro-batches; and with a batch that one of them has no
-    image of."""
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_train_layer_norms_as_one(count, tmp_path):
+    """To rounding, with interpolation, masks, clipping and micro-batches; and with a batch that only the first has an
+    image of. Every process has the same bits."""
     expected, results = train("mlpmixer")
-    for state, found in in_processes(2, lambda: train("mlpmixer"), tmp_path):
-        assert_close_states(state, expected)
-        assert found == pytest.approx(results, rel=1e-5)
-        for name, mask in masks_of(Blueprint("mlpmixer", "toy", 4, 1, 8)).items():
-            assert torch.equal(state[name] == 0, ~mask), name
+    (state, found), *others = in_processes(count, lambda: train("mlpmixer"), tmp_path)
+    assert_close_states(state, expected)
+    assert found == pytest.approx(results, rel=1e-5)
+    for name, mask in masks_of(Blueprint("mlpmixer", "toy", 4, 1, 8)).items():
+        assert torch.equal(state[name] == 0, ~mask), name
+    for other, same in others:
+        assert_equal_states(other, state)
+        assert same == found
 
 
 def ghost_batches(recipe: Recipe) -> dict:
@@ -161,8 +167,8 @@ def test_two_processes_train_batch_norms_on_ghost_batches(tmp_path):
     recipe = Recipe(8, momentum=0.9, weight_decay=5e-4)
     expected = ghost_batches(recipe)
     (state, results), (other, same_results) = in_processes(2, lambda: train("resnet20", recipe), tmp_path)
+    assert_equal_states(other, state)
     for name, tensor in expected.items():
-        assert torch.equal(state[name], other[name]), name
         if "num_batches" not in name:
             torch.testing.assert_close(state[name].double(), tensor, rtol=1e-4, atol=1e-6, msg=name)
     assert results == same_results
@@ -196,6 +202,13 @@ def test_weights_that_differ_stop_the_job(tmp_path):
         return "stopped"
 
     assert in_processes(2, compare, tmp_path) == ["stopped", "stopped"]
+
+
+def test_barriers_are_measured_in_one_process(run_program, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "by torchrun")
+    assert_refused(run_program(calculate_error_barrier, "--runs", "a"), "start it without torchrun")
+    monkeypatch.setenv("RANK", "1")
+    assert run_program(calculate_error_barrier, "--runs", "a") == (2, "", "")  # the first process says it
 
 
 def torchrun(runs: Path, *flags: str, restarts: int = 0) -> subprocess.Popen:
@@ -266,7 +279,6 @@ def test_a_process_that_is_killed(tmp_path, run_program):
     ("flags", "expected"),
     [
         ("--batch-size 33", "--batch-size 33 should be a multiple of torchrun's 2 processes"),
-        ("--lr none", "argument --lr"),
         ("--method lrr --lr 1e30 --levels 0 --start", "loss is no longer finite"),
     ],
 )

@@ -32,25 +32,19 @@ def of_one_process(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def make_train_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    masks: Masks,
-    initial_norms: Mapping[str, Tensor],
-    accelerate: Accelerate = as_it_is,
-    label_smoothing: float = 0.0,
-    clip_norm: float | None = None,
-    micro_batch_size: int | None = None,
-    held_signs: Mapping[str, Tensor] | None = None,
+    network: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks, initial_norms: Mapping[str, Tensor],
+    accelerate: Accelerate = as_it_is, label_smoothing: float = 0.0, clip_norm: float | None = None,
+    micro_batch_size: int | None = None, held_signs: Mapping[str, Tensor] | None = None,
     sum_gradients: SumGradients = of_one_process,
-) -> TrainStep:
+) -> TrainStep:  # fmt: skip
     """One step of training a subnetwork: ``step(images, labels, alpha) -> (loss, correct)``, 0-d tensors on the device.
 
     ``initial_norms`` is ψ_init; if it is empty, ψ is not interpolated. Parameters are looked up by name here, once: a
     step neither walks over modules nor waits for the device. ``accelerate`` makes the forward pass faster, with the
     same meaning. With ``micro_batch_size``, a step takes so many images in one forward pass after the other, under one
     α: without batch norm, the gradients are the whole batch's to rounding. ``held_signs``: ±1 is kept, 0 is free.
-    If other processes have the rest of the batch, ``step`` is told how many images that is in all, ``sum_gradients``
-    adds up the processes' gradients, and so do loss and correct add up.
+    If other processes have the rest of the batch, ``step`` is told how many images there are ``in_all``, and
+    ``sum_gradients`` adds up all processes' gradients; their losses and hits are still to be added up.
     """
     norms = normalization_parameters(network)
     pruned_weights, weight_masks = [network.get_parameter(name) for name in masks], list(masks.values())
@@ -64,8 +58,7 @@ def make_train_step(
 
     def train_step(images: Tensor, labels: Tensor, alpha: Tensor, in_all: int | None = None) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad(set_to_none=True)
-        size = micro_batch_size or len(images)
-        result = accumulate_gradients(forward_pass, images, labels, alpha, size, in_all or len(images))
+        result = accumulate_gradients(forward_pass, images, labels, alpha, micro_batch_size, in_all)
         sum_gradients(optimized(optimizer))
         if clip_norm is not None:
             clip_gradients(optimizer, pruned_weights, weight_masks, clip_norm)
@@ -100,13 +93,15 @@ def hold_signs(network: nn.Module, held_signs: Mapping[str, Tensor]) -> None:
 
 
 def accumulate_gradients(
-    forward_pass: ForwardPass, images: Tensor, labels: Tensor, alpha: Tensor, size: int, in_all: int
-) -> tuple[Tensor, Tensor]:
-    """Add the gradients of these images' share in the mean loss of ``in_all`` images, ``size`` of them in a forward
-    pass; returns that share and the hits."""
+    forward_pass: ForwardPass, images: Tensor, labels: Tensor, alpha: Tensor, micro_batch_size: int | None,
+    in_all: int | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Add the gradients of these images' share in the mean loss of ``in_all`` images, some of them in a forward pass
+    after the other; returns that share and the hits. By default, these images are all, in one pass."""
     if not len(images):  # which batch norms refuse
         return images.new_zeros(()), labels.new_zeros(())
     losses, corrects = [], []
+    size, in_all = micro_batch_size or len(images), in_all or len(images)
     for some_images, some_labels in zip(images.split(size), labels.split(size), strict=True):
         loss, outputs = forward_pass(some_images, some_labels, alpha)
         share = loss * (len(some_images) / in_all)

@@ -36,6 +36,8 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
 def average_running_statistics(network: nn.Module) -> None:
     """Set the running statistics of every batch norm, which each process has of its own parts of the batches, to their
     mean over the processes, taken in float64."""
+    if world_size() == 1:
+        return
     buffers = [buffer for layer in AveragedStatistics(network).layers for buffer in layer.buffers()]
     means = [buffer.double() / world_size() for buffer in buffers]
     sum_over_processes(means)

@@ -43,7 +43,7 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
         raise UserError(f"--device {name}: each of torchrun's processes has its own GPU; choose cuda")
     device = torch.device("cuda", device.index or local_rank())
     if device.index >= torch.cuda.device_count():
-        raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     torch.cuda.set_device(device)
     choose_kernels(deterministic)
     return device
