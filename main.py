@@ -71,7 +71,7 @@ from utils.training.evaluation import (
 )
 from utils.training.optimization import Recipe, cosine_rates, final_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
-from utils.training.trainer import SearchTrainer, SubnetworkTrainer
+from utils.training.trainer import SearchTrainer, SignInTrainer, SubnetworkTrainer, Trainer
 
 
 def main() -> int:
@@ -162,11 +162,21 @@ class Job:
     def trainer(self) -> SubnetworkTrainer:
         blueprint = self.blueprint
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
-        # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
-        trained = blueprint.scored if self.method.searches else blueprint.learnable
         holds = any(STARTS[final.start].holds_signs for final in planned_finals(self.args))
         holding = blueprint.signed if holds else ()
-        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained, holding)
+        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, self.trained, holding)
+
+    @cached_property
+    def sign_in_trainer(self) -> SignInTrainer:
+        self.__dict__.pop("searcher", None)
+        reset_epochs = self.args.sign_in_epochs
+        return SignInTrainer(self.blueprint, self.dataset, self.recipe, self.speed, self.trained, reset_epochs)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that change. Gem-Miner's networks have no biases and no normalization parameters: those stay
+        what they are."""
+        return self.blueprint.scored if self.method.searches else self.blueprint.learnable
 
     # -----------------------------------------------------------------------------------------------------------------
     # Levels: finding masks and signs (section 3.1)
@@ -302,17 +312,7 @@ class Job:
     def train_final(self, final: FinalTraining) -> None:
         """Compose the network that the start describes, and train it normally."""
         args = self.args
-        sources, masks, signs = self.sources(final)
-        start = STARTS[final.start]
-        borrowed = self.run.signed_mask(final.signs_from) if final.signs_from else None
-        signs = change_signs(signs, borrowed, final.flipped, sources[NEW], final.init_seed)
-        state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
-        lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
-        if lost and not self.method.searches:  # whose networks have no biases
-            self.progress.note(
-                f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
-            )
-        self.trainer.begin(state, masks, held_signs=signs if start.holds_signs else None)
+        trainer, state, masks, initial = self.begin_final(final)
         stage = Stage(
             title=f"final {final.name}",
             folder=self.run.folder / final.stage,
@@ -324,13 +324,30 @@ class Job:
             test_every=args.test_every,
             ramp_epochs=args.final_ramp_epochs,
         )
-        rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
-        network = self.trainer.network
+        rows = train_stage(trainer, stage, self.progress, args.checkpoint_seconds, trainer.after_epoch)
+        network = trainer.plain_network
         trained = plain_state(network)
-        measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
+        measured = describe_network(network, masks, self.blueprint, trainer.evaluate(), rows)
         measured["signs_flipped_in_training"] = count_sign_flips(trained, state, masks) / survivors(masks)
-        self.run.keep(final, trained, masks, sources[NEW], self.run.result(final, measured))
+        self.run.keep(final, trained, masks, initial, self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
+
+    def begin_final(self, final: FinalTraining) -> tuple[Trainer, State, Masks, State]:
+        """The trainer, which holds what the training begins from; that state with its masks, and the new
+        initialization."""
+        sources, masks, signs = self.sources(final)
+        start = STARTS[final.start]
+        borrowed = self.run.signed_mask(final.signs_from) if final.signs_from else None
+        signs = change_signs(signs, borrowed, final.flipped, sources[NEW], final.init_seed)
+        state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
+        lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
+        if lost and not self.method.searches:  # whose networks have no biases
+            self.progress.note(
+                f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
+            )
+        trainer = self.sign_in_trainer if start.factorizes else self.trainer
+        trainer.begin(state, masks, **({"held_signs": signs} if start.holds_signs else {}))
+        return trainer, state, masks, sources[NEW]
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

@@ -120,6 +120,7 @@ DECIDES = [
     *("--method wr --rewind-epoch 3", "--alpha-range 0 0.5", "--final-epochs 11", "--decays-at 0.5", "--lr 0.2"),
     *("--momentum 0.8", "--weight-decay 0", "--batch-size 64", "--method gm --search-lr 0.2"),
     *("--method gm --score-penalty 0", "--pixels 8", "--rewind-norms", "--alpha-per-layer"),
+    "--sign-in-epochs 2",
 ]
 ADDS_OR_SPEEDS_UP = [
     *("--levels 3", "--start mask", "--final-levels 3", "--final-seeds 8", "--init-seed 8", "--device cpu"),
@@ -167,7 +168,7 @@ def test_every_flag_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(main, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
     tiny = "--train-images-per-class 2 --levels 1 --level-epochs 6 --final-epochs 1".split()
-    for more in ("--method aws --start signs", "--method gm --start"):
+    for more in ("--method aws --start signs sign-in", "--method gm --start"):
         line = [*TINY_JOB, *tiny, "--runs-dir", str(tmp_path), *more.split()]
         main.run_job(Flags(**vars(parse_arguments(line))))
     assert set(vars(parse(""))) <= seen

@@ -27,7 +27,7 @@ SETTINGS = (
     *("prune_rate", "pruning_schedule", "rewind_epoch", "rewind_norms", "alpha_range", "alpha_per_layer"),
     *("final_epochs", "decays_at", "lr", "momentum", "weight_decay", "batch_size", "search_lr", "score_penalty"),
     *("optimizer", "final_schedule", "level_ramp_epochs", "final_ramp_epochs", "clip_norm", "label_smoothing"),
-    "micro_batch_size",
+    *("micro_batch_size", "sign_in_epochs"),
 )
 
 
@@ -147,6 +147,8 @@ def add_final_flags(add: Callable) -> None:
     add("--signs-from", nargs="+", default=[OWN], metavar="SOURCE",
         help="where transferred signs come from, a training for each: own (the level), another LEVEL of this run, or a "
         "FILE (a signed mask or network.pt); a weight that is pruned there takes the new initialization's sign")
+    add("--sign-in-epochs", type=POSITIVE, default=1, metavar="EPOCHS",
+        help="of the start sign-in, which trains every weight as a product: how often its factors are reset")
     add("--signed-mask", type=Path, metavar="FILE",
         help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
         "levels are not used")
