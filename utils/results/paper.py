@@ -3,11 +3,13 @@
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from utils.files import read_json
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.results.comparisons import LINEAR_MODE_CONNECTIVITY, VALLEY, Comparison
+from utils.results.comparisons import VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
 from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
 from utils.results.tables import (
@@ -26,7 +28,6 @@ from utils.runs.records import Records
 from utils.runs.run import FinalTraining
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
-DOSE = "share of the transferred signs that are flipped"
 MOST_CURVES = 8  # in one panel
 Row = dict[str, list[Panel | CategoryPanel]]
 
@@ -186,26 +187,55 @@ def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparis
     return rows
 
 
+class Axis(NamedTuple):
+    """What the points of a line differ in; ``x`` is that of an entry or a comparison."""
+
+    label: str
+    x: Callable[[Entry | MeasuredComparison], float]
+    shrinking: bool = False
+
+    def panel(self, title: str, unit: str, items: Sequence[Item], styles: Styles, label: Callable, values: Callable,
+              reference: tuple[str, Sequence[float]] | None = None) -> Panel:  # fmt: skip
+        """A line for each label and style, with gaps where nothing is finished; over flipped signs, for each level."""
+        levels = {item.experiment.level for item in items} if self is DOSES else {}
+
+        def line_of(item: Item) -> tuple[str, tuple[str, str, str]]:
+            return label(item) + f", level {item.experiment.level}" * (len(levels) > 1), style_key(item.experiment)
+
+        curves = []
+        for (name, key), line in grouped(items, line_of).items():
+            line.sort(key=lambda item: (item.experiment.level, item.experiment.flipped))
+            curves.append(Curve(name, list(map(self.x, line)), list(map(values, line)), styles[key]))
+        return Panel(title, self.label, unit, curves, reference, self.shrinking)
+
+
+DOSES = Axis("share of the transferred signs that are flipped", lambda item: item.experiment.flipped)
+LEVELS = Axis("remaining ratio", lambda item: item.remaining_ratio, shrinking=True)
+
+
+def choose_axis(items: Sequence[Entry | MeasuredComparison]) -> Axis | None:
+    """The share of flipped signs if any are, else the remaining ratio; None if there is one level."""
+    if any(item.experiment.flipped for item in items):
+        return DOSES
+    return None if len({item.experiment.level for item in items}) == 1 else LEVELS
+
+
 def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, kinds: Sequence[str]) -> list[Panel]:
-    """One panel a kind of comparison, with the references in each of them: E_α at the one level, or the barriers
-    against the remaining ratio of several levels."""
+    """One panel a kind of comparison, with the references in each of them: E_α at the one level, or the barriers over
+    what else is planned."""
     panels = []
-    several = len({row.experiment.level for row in comparisons}) > 1
-    doses = len({row.experiment.flipped for row in comparisons}) > 1
     for kind in kinds:
         rows = [row for row in comparisons if row.reference or row.comparison.panel == kind]
+        axis = choose_axis(rows)
         if kind == VALLEY:
             rows = [row for row in rows if row.is_valley]
             for measure, unit in (("test_error", "test error (%)"), ("test_loss", "test loss")):
-                endings = [f", level {row.experiment.level}" * several for row in rows]
+                endings = [f", level {row.experiment.level}" * (axis is LEVELS) for row in rows]
                 curves = [row.curve(styles, measure, ending) for row, ending in zip(rows, endings, strict=True)]
                 panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
-        elif doses and kind == LINEAR_MODE_CONNECTIVITY:
-            curves = barrier_curves(rows, styles, lambda row: row.experiment.flipped)
-            panels.append(Panel(kind, DOSE, "error barrier (points)", curves))
-        elif several:
-            curves = barrier_curves(rows, styles, lambda row: row.remaining_ratio)
-            panels.append(Panel(kind, "remaining ratio", "error barrier (points)", curves, shrinking=True))
+        elif axis and rows:
+            heights = attrgetter("heights")
+            panels.append(axis.panel(kind, "error barrier (points)", rows, styles, attrgetter("label"), heights))
         else:
             panels.append(
                 Panel(kind, "α", "test error above the ends' mean (points)", [row.curve(styles) for row in rows])
@@ -213,67 +243,34 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
     return panels
 
 
-def barrier_curves(
-    rows: Sequence[MeasuredComparison], styles: Styles, x: Callable[[MeasuredComparison], float]
-) -> list[Curve]:
-    """The barriers of each comparison over ``x``."""
-    curves = []
-    # A line over shares of flipped signs is of one level, a line over levels of one share.
-    doses = any(row.experiment.flipped for row in rows)
-    levels = {row.experiment.level for row in rows} if doses else {}
-
-    def line_of(row: MeasuredComparison) -> tuple[str, tuple[str, str, str]]:
-        return row.label + f", level {row.experiment.level}" * (len(levels) > 1), style_key(row.experiment)
-
-    for (label, key), own in grouped(rows, line_of).items():
-        own.sort(key=lambda row: (row.experiment.level, row.experiment.flipped))
-        curves.append(Curve(label, list(map(x, own)), [row.heights for row in own], styles[key]))
-    return curves
-
-
 def accuracy_panels(entries: Sequence[Entry], styles: Styles) -> list[Panel | CategoryPanel]:
-    """Accuracy over the remaining ratio, in one panel or, if there are many curves, one a start; over the share of
-    flipped signs if several are planned; by start if there is a single level."""
+    """Accuracy over the share of flipped signs or over the remaining ratio, in one panel or, if there are many curves,
+    one a start; by start if there is a single level."""
     dense = [value for entry in entries if entry.experiment.method == "dense" for value in entry.accuracies]
     reference = (f"dense {STARTS['dense'].formula}", dense) if dense else None
     pruned = [entry for entry in entries if entry.experiment.level is not None]
-    if any(entry.experiment.flipped for entry in pruned):
-        transfers = [entry for entry in pruned if STARTS[entry.experiment.start].transfers_signs]
-        curves = accuracy_curves(transfers, styles, lambda entry: entry.experiment.flipped)
-        return [Panel("test accuracy", DOSE, "test accuracy (%)", [curve for _, curve in curves], reference)]
-    if len({entry.experiment.level for entry in pruned}) == 1:
+    axis = choose_axis(pruned)
+    if axis is None:
         return [start_panel(pruned, reference)]
-    curves = accuracy_curves(pruned, styles, lambda entry: entry.remaining_ratio)
-    many = len(curves) > MOST_CURVES
-    titles = grouped(curves, lambda item: f"test accuracy, {item[0].start}" if many else "test accuracy")
-    return [
-        Panel(title, "remaining ratio", "test accuracy (%)", [curve for _, curve in own], reference, shrinking=True)
-        for title, own in (titles or {"test accuracy": []}).items()
-    ]
+    if axis is DOSES:
+        pruned = [entry for entry in pruned if STARTS[entry.experiment.start].transfers_signs]
+    among = [entry.experiment for entry in pruned]
 
+    def label(entry: Entry) -> str:
+        precision = varying(entry.experiment, among).get("precision", "")
+        return f"{entry.experiment.title} {entry.experiment.label}" + f", {precision}" * bool(precision)
 
-def accuracy_curves(
-    entries: Sequence[Entry], styles: Styles, x: Callable[[Entry], float]
-) -> list[tuple[Experiment, Curve]]:
-    """The accuracies of each method, start and setting over ``x``: the levels or, for each level, the shares of
-    flipped signs."""
-    doses = any(entry.experiment.flipped for entry in entries)
-    levels = {entry.experiment.level for entry in entries} if doses else {}
-    without = {"flipped": 0.0} if doses else {"level": None}
-    lines = grouped(entries, lambda entry: replace(entry.experiment, **without))
-    curves = []
-    for experiment, line in lines.items():
-        line.sort(key=lambda entry: (entry.experiment.level, entry.experiment.flipped))
-        precision = "".join(f", {text}" for text in untitled(experiment, lines).values())
-        label = f"{experiment.title} {experiment.label}{precision}" + f", level {experiment.level}" * (len(levels) > 1)
-        accuracies = [entry.accuracies for entry in line]
-        curves.append((experiment, Curve(label, list(map(x, line)), accuracies, styles[style_key(experiment)])))
-    return curves
+    def panel(title: str, own: Sequence[Entry]) -> Panel:
+        return axis.panel(title, "test accuracy (%)", own, styles, label, attrgetter("accuracies"), reference)
+
+    whole = panel("test accuracy", pruned)
+    starts = grouped(pruned, lambda entry: entry.experiment.start) if len(whole.curves) > MOST_CURVES else {}
+    return [panel(f"test accuracy, {start}", own) for start, own in starts.items()] or [whole]
 
 
 def untitled(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
     """What ``varying`` gives beside the setting, which labels have."""
-    return varying(replace(experiment, setting=""), [replace(other, setting="") for other in among])
+    return {name: text for name, text in varying(experiment, among).items() if name != "setting"}
 
 
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
