@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import NamedTuple
 
 from utils.files import read_json
 from utils.method.methods import METHODS
+from utils.method.mode_connectivity import error_barrier
 from utils.method.starts import STARTS
 from utils.results.comparisons import VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
@@ -28,6 +29,7 @@ from utils.runs.records import Records
 from utils.runs.run import FinalTraining
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
+EPSILONS = {"test_error": "epsilon", "test_loss": "loss_epsilon"}  # where a path's summary has ε of a measure
 MOST_CURVES = 8  # in one panel
 Row = dict[str, list[Panel | CategoryPanel]]
 
@@ -51,28 +53,26 @@ class MeasuredComparison:
         kind = f" ({self.comparison.panel})" * self.reference
         return f"{METHODS[experiment.method].label} {self.comparison.title}{setting}{kind}"
 
-    @property
-    def epsilon(self) -> float | None:
-        return next((summary["epsilon"] for summary in self.summaries.values()), None)
+    def epsilon(self, measure: str = "test_error") -> float | None:
+        """Earlier versions had none for the loss."""
+        return next((summary.get(EPSILONS[measure]) for summary in self.summaries.values()), None)
 
-    @property
-    def heights(self) -> list[float]:
-        return list(self.by_seed().values())
+    def heights(self, measure: str = "test_error") -> list[float]:
+        return list(self.by_seed(measure).values())
 
     @property
     def is_valley(self) -> bool:
         return self.comparison.panel == VALLEY
 
-    @property
-    def connected(self) -> int | None:
+    def connected(self, measure: str = "test_error") -> int | None:
         """In how many trials the barrier is below ε, if that is known."""
-        if self.epsilon is None or self.is_valley:
+        epsilon = self.epsilon(measure)
+        if epsilon is None or self.is_valley:
             return None
-        return sum(height < self.epsilon for height in self.heights)
+        return sum(height < epsilon for height in self.heights(measure))
 
-    @property
-    def shown(self) -> str:
-        return mean_and_deviation(self.heights)
+    def shown(self, measure: str = "test_error") -> str:
+        return mean_and_deviation(self.heights(measure), digits=2 if measure == "test_error" else 3)
 
     @property
     def counted(self) -> str:
@@ -82,13 +82,12 @@ class MeasuredComparison:
         """``measure`` of each trial at every α, such as "test_error"."""
         return [{row["alpha"]: row[measure] for row in summary["positions"]} for summary in self.summaries.values()]
 
-    def by_seed(self) -> dict[int, float]:
+    def by_seed(self, measure: str = "test_error") -> dict[int, float]:
         """Each trial's number: its barrier; for the valley, the test error at ψ_init minus that at ψ."""
-        if not self.is_valley:
-            return {seed: summary["barrier"] for seed, summary in self.summaries.items()}
-        return {
-            seed: trial[0] - trial[1] for seed, trial in zip(self.summaries, self.trials("test_error"), strict=True)
-        }
+        trials = zip(self.summaries, self.trials(measure), strict=True)
+        if self.is_valley:
+            return {seed: trial[0] - trial[1] for seed, trial in trials}
+        return {seed: error_barrier(list(trial), list(trial.values())).height for seed, trial in trials}
 
     def curve(self, styles: Styles, measure: str = "test_error", ending: str = "") -> Curve:
         """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have. In
@@ -168,8 +167,9 @@ def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
     if not (barrier.file.exists() and barrier.is_measurable):
         return None
     folder, precision = barrier.run.folder, precision_of_ends(records, barrier)
-    epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings, precision)
-    return read_json(barrier.file) | {"epsilon": epsilon}
+    dense, settings = records.below(folder.parent), records.of(folder).settings
+    epsilons = {key: dense_deviation(dense, settings, precision, measure)[0] for measure, key in EPSILONS.items()}
+    return read_json(barrier.file) | epsilons
 
 
 def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Row:
@@ -234,7 +234,7 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
                 curves = [row.curve(styles, measure, ending) for row, ending in zip(rows, endings, strict=True)]
                 panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
         elif axis and rows:
-            heights = attrgetter("heights")
+            heights = methodcaller("heights")
             panels.append(axis.panel(kind, "error barrier (points)", rows, styles, attrgetter("label"), heights))
         else:
             panels.append(
@@ -339,7 +339,8 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
                 "networks": row.label,
                 **untitled(row.experiment, experiments),
                 "level": row.experiment.level,
-                "error barrier, or rise from ψ to ψ_init (points)": row.shown,
+                "error barrier, or rise from ψ to ψ_init (points)": row.shown(),
+                "the same of the loss": row.shown("test_loss"),
                 "n": row.counted,
             }
             for row in comparisons
@@ -369,9 +370,12 @@ def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
             **{key: value for key, value in asdict(row.experiment).items() if key != "start"},
             "kind": row.comparison.panel,
             "networks": row.comparison.title,
-            **_statistics("barrier", row.heights),
-            "connected": row.connected,
-            "epsilon": row.epsilon,
+            **_statistics("barrier", row.heights()),
+            "connected": row.connected(),
+            "epsilon": row.epsilon(),
+            **_statistics("loss_barrier", row.heights("test_loss")),
+            "loss_connected": row.connected("test_loss"),
+            "loss_epsilon": row.epsilon("test_loss"),
             "planned": row.planned_trials,
         }
         for row in comparisons
