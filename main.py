@@ -26,9 +26,12 @@ from data import load_dataset
 from data.batches import evaluation_batches, training_batches
 from utils.errors import UserError, exit_status
 from utils.flags import (
+    clock,
     describe_clock,
     describe_work,
+    level_clock,
     level_epochs,
+    level_rates,
     parse_arguments,
     planned_finals,
     planned_levels,
@@ -130,7 +133,7 @@ class Job:
             return {}, None, {"signed_mask": None, "signed_mask_source": None}
         values, signed_mask, source = load_subnetwork(path, self.blueprint)
         if not signed_mask.keys() >= set(self.blueprint.classifier):
-            print(f"{path} was found on another data set: the classifier for {self.args.dataset} starts fresh")
+            print(f"{path} was found on {source['dataset']}: the classifier for {self.args.dataset} starts fresh")
         digest = f"sha256 {sha256(path.read_bytes()).hexdigest()}"
         return values, signed_mask, {"signed_mask": digest, "signed_mask_source": source}
 
@@ -202,7 +205,7 @@ class Job:
         stage = Stage(
             title=f"level {level.level}/{args.levels}" if level.level else "warm-up",
             folder=self.run.folder / level.stage,
-            rates=self.level_rates(level),
+            rates=level_rates(args, level.level),
             seed=args.seed,
             purpose=level.stage,
             scalars=self.run.folder / SCALARS_FOLDER / "pruning",
@@ -218,15 +221,6 @@ class Job:
             self.trainer.network.load_state_dict(initial_norms, strict=False)
         self.reestimate(self.trainer.network, level, self.trainer.layout)
         self.keep_level(level, stage, self.trainer.network, previous, masks, self.trainer.evaluate(), rows)
-
-    def level_rates(self, level: Level) -> list[float]:
-        """Constant as in the paper, or a final training's. Weights that go back to an epoch of the warm-up go back to
-        its place in the schedule."""
-        args, epochs = self.args, level_epochs(self.args, level.level)
-        if args.pruning_schedule == "constant":
-            return [args.lr] * epochs
-        ahead = (rewound_to(args) or 0) if level.level else 0
-        return final_rates(args.final_schedule, args.lr, ahead + epochs, args.decays_at)[ahead:]
 
     def rewind(self, trained: State) -> State:
         """What the surviving weights are when a level's training begins: all that LRR, WR and IMP differ in."""
@@ -287,6 +281,7 @@ class Job:
         trained = plain_state(network)
         measured = describe_network(network, masks, self.blueprint, test, rows)
         measured |= sign_statistics(trained, previous, self.initial, masks)
+        measured["clock"] = level_clock(self.args, level.level, len(self.dataset.train))
         if not self.method.searches:
             measured |= self.measure_at_initial_norms(network, level)
         result = self.run.result(level, measured)
@@ -329,6 +324,7 @@ class Job:
         trained = plain_state(network)
         measured = describe_network(network, masks, self.blueprint, trainer.evaluate(), rows)
         measured["signs_flipped_in_training"] = count_sign_flips(trained, state, masks) / survivors(masks)
+        measured["clock"] = clock(args, stage.rates, len(self.dataset.train))
         self.run.keep(final, trained, masks, initial, self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
 

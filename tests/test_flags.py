@@ -10,6 +10,7 @@ from tests.commands import TINY_JOB
 from utils.flags import (
     describe_work,
     flags_of_settings,
+    level_clock,
     parse_arguments,
     planned_finals,
     run_settings,
@@ -99,6 +100,17 @@ def test_signs_can_be_flipped_or_come_from_elsewhere():
     for final in finals:  # the flags that ask for one of them ask for no other
         (asked,) = flags_of([final], flags)
         assert planned_finals(parse_arguments([*flags, *asked])) == [final]
+
+
+@pytest.mark.parametrize(
+    ("line", "epochs"),
+    [("", 30), ("--method imp", 10), ("--method wr --rewind-epoch 3", 13), ("--rewind-norms", 10),
+     ("--pruning-schedule dense --decays-at 0.5", 16.5), ("--method gm", None), ("--optimizer adam", None)],
+)  # fmt: skip
+def test_the_clock_counts_since_psi_was_psi_init(line, epochs):
+    """At the second level after a warm-up, 10 epochs each; 1,000 images are 8 steps of 0.1 / (1 − 0.9) · 0.0005."""
+    expected = epochs and pytest.approx(epochs * 8 * 5e-4)
+    assert level_clock(parse(f"--batch-size 125 {line}"), 2, 1000) == expected
 
 
 def test_a_level_s_penalty_is_its_own_or_that_of_all():
