@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         compare_runs(args)
     elif args.normalization_path:
         network = read_network(args.networks[0])
-        measure_path(network, network.with_initial_norms(), prepare(args, network, Records()))
+        measure_path(network, network.with_initial_norms(), prepare(args, [network], Records()))
     else:
         compare_networks(args)
 
@@ -114,6 +114,7 @@ def add_measurement_flags(add) -> None:
     add("--augment", action=argparse.BooleanOptionalAction, default=True,
         help="estimate batch-norm statistics on augmented training images, as in training")
     add("--epsilon", type=NOT_NEGATIVE, help="connected below this (default: deviation of the dense networks' errors)")
+    add("--loss-epsilon", type=NOT_NEGATIVE, help="the same of the loss (default: deviation of their losses)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--compile", action=argparse.BooleanOptionalAction, default=False,
         help="compile the passes, which takes as long as some positions do (python -m utils.benchmark --positions)")
@@ -144,21 +145,30 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--list-missing goes with --runs")
 
 
-def prepare(args: argparse.Namespace, network: TrainedNetwork, records: Records) -> PathMeasurement:
-    """Load the data of networks like this one, and find ε."""
-    runs_dir = args.runs_dir or (network.run.parent if network.run else Path("runs"))
-    epsilon, source = args.epsilon, "given"
-    if epsilon is None:
-        precision = precision_of(network.result or {})
-        epsilon, source = dense_deviation(records.below(runs_dir), network.settings, precision)
+def prepare(args: argparse.Namespace, ends: Sequence[TrainedNetwork], records: Records) -> PathMeasurement:
+    """Load the data of networks like the first of these, and find ε: there is none between two precisions."""
+    network = ends[0]
+    runs_dir = runs_folder(args, network)
+    precision = " and ".join(sorted({precision_of(end.result or {}) for end in ends}))
+    (epsilon, source), (loss_epsilon, _) = (
+        (given, "given")
+        if given is not None
+        else dense_deviation(records.below(runs_dir), network.settings, precision, measure)
+        for given, measure in ((args.epsilon, "test_error"), (args.loss_epsilon, "test_loss"))
+    )
     return PathMeasurement(
         meter=meter_of(network, args),
         alphas=positions(args.points),
         epsilon=epsilon,
         epsilon_source=source,
+        loss_epsilon=loss_epsilon,
         folder=args.out or runs_dir / BARRIERS_FOLDER,
         wait=args.share,
     )
+
+
+def runs_folder(args: argparse.Namespace, network: TrainedNetwork) -> Path:
+    return args.runs_dir or (network.run.parent if network.run else Path("runs"))
 
 
 def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
@@ -188,10 +198,10 @@ def compare_networks(args: argparse.Namespace) -> None:
     check_comparable(networks)
     heights = {}
     for first, second in combinations(networks, 2):
-        measurement = prepare(args, first, records)
+        measurement = prepare(args, [first, second], records)
         heights[first, second] = measure_path(first, second, measurement)["barrier"]
     if len(networks) > 2:
-        save_matrix(networks, heights, prepare(args, networks[0], records).folder)
+        save_matrix(networks, heights, args.out or runs_folder(args, networks[0]) / BARRIERS_FOLDER)
 
 
 def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path) -> None:
@@ -268,8 +278,8 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
     for end in (end for barrier in plan.barriers for end in barrier.ends):
         find_network(end)  # before hours of measuring
     for barrier in plan.barriers:
-        first, *others = map(read_network, barrier.ends)
-        measurement = prepare(args, first, records)
+        first, *others = ends = list(map(read_network, barrier.ends))
+        measurement = prepare(args, ends, records)
         summaries[barrier] = measure_path(first, *others or [first.with_initial_norms()], measurement)
     compared = collect_comparisons(plan, records, summaries.get, args.by)
     target = measurement.folder / title.replace(", ", "_").replace(" ", "_")
@@ -283,10 +293,14 @@ def report_comparisons(title: str, plan: Plan, args: argparse.Namespace, records
 
 
 def describe_comparison(row: MeasuredComparison) -> str:
-    verdict = "" if row.epsilon is None else f", below ε = {row.epsilon:.2f} in {row.connected} of {row.counted}"
-    what = "rise" if row.is_valley else "barrier"
-    verdict = "" if row.is_valley else verdict
-    return f"  {row.comparison.panel}, {row.label}: {what} {row.shown} (n = {row.counted}){verdict}"
+    parts = []
+    for measure, unit, digits in (("test_error", "", 2), ("test_loss", " of the loss", 3)):
+        epsilon, connected = row.epsilon(measure), row.connected(measure)
+        verdict = "" if connected is None else f", below ε = {epsilon:.{digits}f} in {connected} of {row.counted}"
+        parts.append(
+            f"{'rise' if row.is_valley else 'barrier'}{unit} {row.shown(measure)} (n = {row.counted}){verdict}"
+        )
+    return f"  {row.comparison.panel}, {row.label}: {'; '.join(parts)}"
 
 
 if __name__ == "__main__":

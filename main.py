@@ -26,9 +26,12 @@ from data import load_dataset
 from data.batches import evaluation_batches, training_batches
 from utils.errors import UserError, exit_status
 from utils.flags import (
+    clock,
     describe_clock,
     describe_work,
+    level_clock,
     level_epochs,
+    level_rates,
     parse_arguments,
     planned_finals,
     planned_levels,
@@ -81,7 +84,7 @@ from utils.training.evaluation import (
 )
 from utils.training.optimization import Recipe, cosine_rates, final_rates
 from utils.training.stage import ORDINARY, Stage, train_stage
-from utils.training.trainer import SearchTrainer, SubnetworkTrainer
+from utils.training.trainer import SearchTrainer, SignInTrainer, SubnetworkTrainer, Trainer
 
 
 def main() -> int:
@@ -174,7 +177,7 @@ class Job:
             return {}, None, {"signed_mask": None, "signed_mask_source": None}
         values, signed_mask, source = load_subnetwork(path, self.blueprint)
         if not signed_mask.keys() >= set(self.blueprint.classifier):
-            print(f"{path} was found on another data set: the classifier for {self.args.dataset} starts fresh")
+            print(f"{path} was found on {source['dataset']}: the classifier for {self.args.dataset} starts fresh")
         digest = f"sha256 {sha256(path.read_bytes()).hexdigest()}"
         return values, signed_mask, {"signed_mask": digest, "signed_mask_source": source}
 
@@ -207,11 +210,21 @@ class Job:
     def trainer(self) -> SubnetworkTrainer:
         blueprint = self.blueprint
         self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
-        # Gem-Miner's networks have no biases and no normalization parameters: those stay what they are.
-        trained = blueprint.scored if self.method.searches else blueprint.learnable
         holds = any(STARTS[final.start].holds_signs for final in planned_finals(self.args))
         holding = blueprint.signed if holds else ()
-        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, trained, holding)
+        return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, self.trained, holding)
+
+    @cached_property
+    def sign_in_trainer(self) -> SignInTrainer:
+        self.__dict__.pop("searcher", None)
+        reset_epochs = self.args.sign_in_epochs
+        return SignInTrainer(self.blueprint, self.dataset, self.recipe, self.speed, self.trained, reset_epochs)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that change. Gem-Miner's networks have no biases and no normalization parameters: those stay
+        what they are."""
+        return self.blueprint.scored if self.method.searches else self.blueprint.learnable
 
     def trained_state(self, network: nn.Module, stage: Level | FinalTraining, masks: Masks) -> State:
         """Raises UserError if it is not the same in every process."""
@@ -243,7 +256,7 @@ class Job:
         stage = Stage(
             title=f"level {level.level}/{args.levels}" if level.level else "warm-up",
             folder=self.run.folder / level.stage,
-            rates=self.level_rates(level),
+            rates=level_rates(args, level.level),
             seed=args.seed,
             purpose=level.stage,
             scalars=self.run.folder / SCALARS_FOLDER / "pruning",
@@ -259,15 +272,6 @@ class Job:
             self.trainer.network.load_state_dict(initial_norms, strict=False)
         self.reestimate(self.trainer.network, level, self.trainer.layout)
         self.keep_level(level, stage, self.trainer.network, previous, masks, self.trainer.evaluate(), rows)
-
-    def level_rates(self, level: Level) -> list[float]:
-        """Constant as in the paper, or a final training's. Weights that go back to an epoch of the warm-up go back to
-        its place in the schedule."""
-        args, epochs = self.args, level_epochs(self.args, level.level)
-        if args.pruning_schedule == "constant":
-            return [args.lr] * epochs
-        ahead = (rewound_to(args) or 0) if level.level else 0
-        return final_rates(args.final_schedule, args.lr, ahead + epochs, args.decays_at)[ahead:]
 
     def rewind(self, trained: State) -> State:
         """What the surviving weights are when a level's training begins: all that LRR, WR and IMP differ in."""
@@ -329,6 +333,7 @@ class Job:
         trained = self.trained_state(network, level, masks)
         measured = describe_network(network, masks, self.blueprint, test, rows)
         measured |= sign_statistics(trained, previous, self.initial, masks)
+        measured["clock"] = level_clock(self.args, level.level, len(self.dataset.train))
         if not self.method.searches:
             measured |= self.measure_at_initial_norms(network, level)
         result = self.run.result(level, measured)
@@ -356,17 +361,7 @@ class Job:
     def train_final(self, final: FinalTraining) -> None:
         """Compose the network that the start describes, and train it normally."""
         args = self.args
-        sources, masks, signs = self.sources(final)
-        start = STARTS[final.start]
-        borrowed = self.run.signed_mask(final.signs_from) if final.signs_from else None
-        signs = change_signs(signs, borrowed, final.flipped, sources[NEW], final.init_seed)
-        state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
-        lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
-        if lost and not self.method.searches:  # whose networks have no biases
-            self.progress.note(
-                f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
-            )
-        self.trainer.begin(state, masks, held_signs=signs if start.holds_signs else None)
+        trainer, state, masks, initial = self.begin_final(final)
         stage = Stage(
             title=f"final {final.name}",
             folder=self.run.folder / final.stage,
@@ -378,14 +373,32 @@ class Job:
             test_every=args.test_every,
             ramp_epochs=args.final_ramp_epochs,
         )
-        rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds)
-        network = self.trainer.network
+        rows = train_stage(trainer, stage, self.progress, args.checkpoint_seconds, trainer.after_epoch)
+        network = trainer.plain_network
         trained = self.trained_state(network, final, masks)
-        measured = describe_network(network, masks, self.blueprint, self.trainer.evaluate(), rows)
+        measured = describe_network(network, masks, self.blueprint, trainer.evaluate(), rows)
         measured["signs_flipped_in_training"] = count_sign_flips(trained, state, masks) / survivors(masks)
+        measured["clock"] = clock(args, stage.rates, len(self.dataset.train))
         if is_main_process():
-            self.run.keep(final, trained, masks, sources[NEW], self.run.result(final, measured))
+            self.run.keep(final, trained, masks, initial, self.run.result(final, measured))
         self.progress.note(f"{stage.title}: test accuracy {measured['test_accuracy']:.2f} %")
+
+    def begin_final(self, final: FinalTraining) -> tuple[Trainer, State, Masks, State]:
+        """The trainer, which holds what the training begins from; that state with its masks, and the new
+        initialization."""
+        sources, masks, signs = self.sources(final)
+        start = STARTS[final.start]
+        borrowed = self.run.signed_mask(final.signs_from) if final.signs_from else None
+        signs = change_signs(signs, borrowed, final.flipped, sources[NEW], final.init_seed)
+        state, masks = compose(start, sources, masks, signs, self.blueprint.norms, final.init_seed)
+        lost = count_lost_signs(state, signs) if (start.signs, start.magnitudes) == (LEVEL, NEW) else 0
+        if lost and not self.method.searches:  # whose networks have no biases
+            self.progress.note(
+                f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
+            )
+        trainer = self.sign_in_trainer if start.factorizes else self.trainer
+        trainer.begin(state, masks, **({"held_signs": signs} if start.holds_signs else {}))
+        return trainer, state, masks, sources[NEW]
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

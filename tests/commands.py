@@ -75,6 +75,7 @@ def finish_final(
     """Make a finished final training of a made-up run of ResNet-20 on the digits."""
     network = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": final.order_seed - 1}
     result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
+    result["test_loss"] = result["test_error"] / 10
     finish(run / final.stage, kind="final", precision=precision, **network, **asdict(final), **result)
 
 

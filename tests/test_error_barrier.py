@@ -67,9 +67,15 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
     summary = summary_of(tmp_path)
     errors = [row["test_error"] for row in summary["positions"]]
     assert [row["alpha"] for row in summary["positions"]] == pytest.approx([index / 10 for index in range(11)])
-    heights = [error - (errors[0] + errors[-1]) / 2 for error in errors]
-    assert summary["barrier"] == max(heights)
-    assert summary["positions"][heights.index(max(heights))]["alpha"] == summary["barrier_alpha"]
+    dense = [json.loads((final(runs, f"dense_seed{s}", s, "dense") / "result.json").read_text()) for s in (1, 2)]
+    for measure, prefix in (("test_error", ""), ("test_loss", "loss_")):
+        values = [row[measure] for row in summary["positions"]]
+        heights = [value - (values[0] + values[-1]) / 2 for value in values]
+        assert summary[f"{prefix}barrier"] == max(heights)
+        assert summary["positions"][heights.index(max(heights))]["alpha"] == summary[f"{prefix}barrier_alpha"]
+        deviation = abs(dense[0][measure] - dense[1][measure]) / 2**0.5
+        assert summary[f"{prefix}epsilon"] == pytest.approx(deviation)
+        assert summary[f"{prefix}connected"] == (max(heights) < summary[f"{prefix}epsilon"])
     assert [float(row["test_error"]) for row in read_csv(folder / "positions.csv")] == errors
     # The ends as they were saved reproduce the error that their training recorded.
     for end, error in zip(summary["ends"], (errors[0], errors[-1]), strict=True):
@@ -78,9 +84,7 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
     assert summary["ends"][0]["network"] == labels[1]  # α = 0 is the second network
     differing = [end for end in summary["ends"] if end["reestimated_test_error"] != end["recorded_test_error"]]
     assert out.count("with re-estimated batch-norm statistics, as on the path") == len(differing)
-    dense = [json.loads((final(runs, f"dense_seed{s}", s, "dense") / "result.json").read_text()) for s in (1, 2)]
-    assert summary["epsilon"] == pytest.approx(abs(dense[0]["test_error"] - dense[1]["test_error"]) / 2**0.5)
-    assert summary["connected"] == (summary["barrier"] < summary["epsilon"])
+    assert f"loss barrier {summary['loss_barrier']:.3f}" in out
     assert f"error barrier {summary['barrier']:.2f}" in out
 
 
@@ -113,6 +117,16 @@ def test_a_run_named_twice_is_one_trial(runs, tmp_path, measure):
     flags = ("--level", "1", "--comparisons", "lmc-signs", "--points", "3", "--out", tmp_path, "--epsilon", "100")
     _, out, _ = measure("--runs", run, run / ".", *flags)
     assert "(n = 1), below ε = 100.00 in 1 of 1" in out  # by the ε that was given, not the dense networks'
+
+
+def test_there_is_no_epsilon_between_two_precisions(runs, tmp_path, measure):
+    result = read_network(final(runs, SIGNS)).result
+    other = changed_copy(final(runs, SIGNS), tmp_path / "other", result=result | {"precision": "bf16"})
+    flags = ("--points", "2", "--out", tmp_path / "out", "--runs-dir", runs)
+    for pair in ((other, final(runs, SOLUTION)), (final(runs, SOLUTION), other)):
+        assert (
+            "no verdict without --epsilon (no dense networks of two seeds, bf16 and fp32)" in measure(*pair, *flags)[1]
+        )
 
 
 def test_a_changed_network_is_noticed(runs, tmp_path, measure):

@@ -10,6 +10,7 @@ from tests.commands import TINY_JOB
 from utils.flags import (
     describe_work,
     flags_of_settings,
+    level_clock,
     parse_arguments,
     planned_finals,
     run_settings,
@@ -101,6 +102,17 @@ def test_signs_can_be_flipped_or_come_from_elsewhere():
         assert planned_finals(parse_arguments([*flags, *asked])) == [final]
 
 
+@pytest.mark.parametrize(
+    ("line", "epochs"),
+    [("", 30), ("--method imp", 10), ("--method wr --rewind-epoch 3", 13), ("--rewind-norms", 10),
+     ("--pruning-schedule dense --decays-at 0.5", 16.5), ("--method gm", None), ("--optimizer adam", None)],
+)  # fmt: skip
+def test_the_clock_counts_since_psi_was_psi_init(line, epochs):
+    """At the second level after a warm-up, 10 epochs each; 1,000 images are 8 steps of 0.1 / (1 − 0.9) · 0.0005."""
+    expected = epochs and pytest.approx(epochs * 8 * 5e-4)
+    assert level_clock(parse(f"--batch-size 125 {line}"), 2, 1000) == expected
+
+
 def test_a_level_s_penalty_is_its_own_or_that_of_all():
     args = parse("--method gm --levels 15 --final-levels 11 15 --score-penalty 1e-5 15:5e-6")
     assert [score_penalty(args, level) for level in (11, 15)] == [1e-5, 5e-6]
@@ -120,6 +132,7 @@ DECIDES = [
     *("--method wr --rewind-epoch 3", "--alpha-range 0 0.5", "--final-epochs 11", "--decays-at 0.5", "--lr 0.2"),
     *("--momentum 0.8", "--weight-decay 0", "--batch-size 64", "--method gm --search-lr 0.2"),
     *("--method gm --score-penalty 0", "--pixels 8", "--rewind-norms", "--alpha-per-layer"),
+    "--sign-in-epochs 2",
 ]
 ADDS_OR_SPEEDS_UP = [
     *("--levels 3", "--start mask", "--final-levels 3", "--final-seeds 8", "--init-seed 8", "--device cpu"),
@@ -167,7 +180,7 @@ def test_every_flag_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(main, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
     tiny = "--train-images-per-class 2 --levels 1 --level-epochs 6 --final-epochs 1".split()
-    for more in ("--method aws --start signs", "--method gm --start"):
+    for more in ("--method aws --start signs sign-in", "--method gm --start"):
         line = [*TINY_JOB, *tiny, "--runs-dir", str(tmp_path), *more.split()]
         main.run_job(Flags(**vars(parse_arguments(line))))
     assert set(vars(parse(""))) <= seen

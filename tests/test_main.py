@@ -124,6 +124,9 @@ def test_results_count_signs_and_survivors(aws_run):
         assert result[f"signs_flipped_since_{key}"] == count / total
     assert result["test_error"] == 100 - result["test_accuracy"]
     assert [result[key] for key in ("kind", "level", "start", "seed", "epochs")] == ["level", 2, None, 1, 2]
+    # 1 + 2 · 2 epochs of 4 steps, 0.1 / (1 − 0.9) · 0.0005 each; an epoch of a final training.
+    final = json.loads((aws_run / "final" / "level_02_signs_seed2" / "result.json").read_text())
+    assert [result["clock"], final["clock"]] == pytest.approx([20 * 5e-4, 4 * 5e-4])
 
 
 def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(aws_run):
@@ -290,7 +293,7 @@ def test_a_signed_mask_goes_to_another_data_set(aws_run, tmp_path, capsys):
     flags = ["--dataset", "fashion_mnist", "--train-images-per-class", "2", *SHORT, "--start", "signs"]
     flags += ["--data-root", str(tmp_path), "--signed-mask", str(file)]
     run = run_in_process(tmp_path, *flags)
-    assert "was found on another data set: the classifier for fashion_mnist starts fresh" in capsys.readouterr().out
+    assert "was found on digits: the classifier for fashion_mnist starts fresh" in capsys.readouterr().out
     masks = networks(run)["final/signs_seed2"]["masks"]
     assert torch.equal(masks["conv1.weight"], networks(aws_run)["level_02"]["masks"]["conv1.weight"])
     belongs = r"resnet20 on digits\) belongs to another network: blocks\.3\.conv1\.weight is \(32"

@@ -24,9 +24,10 @@ RAISED = {0.0: 10.0, 0.5: 30.0, 1.0: 20.0}  # the mean of the ends is 15
 def compared(errors=({},), name="lmc-signs", experiment=EXPERIMENT, reference=False, ratio=0.09):
     summaries = {
         seed: {
-            "barrier": max(trial.values()) - (trial[0.0] + trial[1.0]) / 2,
             "epsilon": 1.0,
-            "positions": [{"alpha": alpha, "test_error": error} for alpha, error in trial.items()],
+            "positions": [
+                {"alpha": alpha, "test_error": error, "test_loss": error / 10} for alpha, error in trial.items()
+            ],
         }
         for seed, trial in enumerate(errors, 1)
         if trial
@@ -48,7 +49,9 @@ def test_a_curve_is_the_error_above_the_mean_of_the_ends():
     (curve,) = panel.curves
     assert list(curve.xs) == [0.0, 0.5, 1.0]  # what both trials have
     assert curve.values == [[-5.0, 0.0], [15.0, 4.0], [5.0, 0.0]]
-    assert rows[0].heights == [15.0, 4.0]
+    assert rows[0].heights() == [15.0, 4.0]
+    assert rows[0].heights("test_loss") == pytest.approx([1.5, 0.4])
+    assert (rows[0].connected(), rows[0].connected("test_loss")) == (0, None)  # an earlier version's has no ε of it
     assert "above the ends' mean" in panel.y_label
 
 
@@ -154,15 +157,12 @@ def test_trials_that_are_not_measured_are_counted(tmp_path):
     make_run(measured.run.folder, {measured.stages[0]: 80.0, measured.stages[1]: 81.0}, "bf16", method="lrr")
     summary = compared([RAISED]).summaries[1]
     (row,) = collect_comparisons(plan, Records(), lambda barrier: summary if barrier is measured else None)
-    assert (row.shown, row.counted, row.experiment.precision) == ("15.00", "1 of 2", "bf16")
+    assert (row.shown(), row.counted, row.experiment.precision) == ("15.00", "1 of 2", "bf16")
 
 
 def test_the_valley_is_drawn_as_it_is_from_the_initial_norms():
     trial = {0.0: 40.0, 0.5: 30.0, 1.0: 22.0}
     row = compared([trial, {0.0: 38.0, 0.5: 30.0, 1.0: 22.0}], "valley", replace(EXPERIMENT, start="subnetwork"))
-    for summary in row.summaries.values():
-        for position in summary["positions"]:
-            position["test_loss"] = position["test_error"] / 10
     error, loss = figure_rows([], [row])["digits resnet20"]
     assert error.curves[0].values == [[40.0, 38.0], [30.0, 30.0], [22.0, 22.0]]
     assert loss.curves[0].values[0] == [4.0, 3.8]

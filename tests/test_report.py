@@ -183,11 +183,13 @@ def test_barriers_of_trained_pairs(tmp_path, run_report):
     names = [f"{run.name}-level_01_{start}_seed2" for start in ("signs", "subnetwork")]
     folder = tmp_path / "runs" / "barriers" / "--".join(names)
     folder.mkdir(parents=True)
-    positions = [{"alpha": alpha, "test_error": error} for alpha, error in ((0.0, 10.0), (0.5, 14.0), (1.0, 12.0))]
-    write_json(folder / "barrier.json", {"barrier": 3.0, "positions": positions})
+    errors = ((0.0, 10.0), (0.5, 14.0), (1.0, 12.0))
+    positions = [{"alpha": alpha, "test_error": error, "test_loss": error / 10} for alpha, error in errors]
+    write_json(folder / "barrier.json", {"barrier": 3.0, "positions": positions})  # as earlier versions wrote
     assert run_report(*compared, "--list", "next")[1].strip() == ""
     _, out, _ = run_report(*compared)
     assert "| digits resnet20 | linear mode connectivity | AWS signs to solution | 1     | 3.00 " in out
+    assert "| 0.300 " in out
     grouped = tmp_path / "runs" / "figures" / "figure" / "tensorboard" / "digits_resnet20" / run.name
     assert (grouped / "pruning").is_dir()
 

@@ -34,7 +34,7 @@ from utils.training.devices import Speed
 from utils.training.evaluation import Tally, evaluate
 from utils.training.fast_path import Graphed
 from utils.training.optimization import make_capturable, optimizer_state, restore_optimizer
-from utils.training.trainer import SearchTrainer, SubnetworkTrainer
+from utils.training.trainer import SearchTrainer, SignInTrainer, SubnetworkTrainer
 
 pytestmark = pytest.mark.simulated_gpu
 GRAPH = Speed(cuda_graph=True)
@@ -135,11 +135,12 @@ def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations)
     assert all(torch.equal(now, then) for now, then in zip(buffers, saved, strict=True))
 
 
-def test_a_replayed_search_is_the_readable_one_to_the_last_bit(replayed_graphs):
-    """Freezing between replays counts, and one capture serves the searches of all levels."""
-    replayed, readable = toy.make_search(GRAPH), toy.make_search(Speed())
+@pytest.mark.parametrize(("make", "train"), [(toy.make_search, toy.search), (toy.make_sign_in, toy.sign_in)])
+def test_replayed_scores_and_products_are_trained_as_readable_ones(make, train, replayed_graphs):
+    """To the last bit. Freezing, and resetting, between replays counts, and one capture serves all stages."""
+    replayed, readable = make(GRAPH), make(Speed())
     for seed in (1, 2):
-        assert toy.search(replayed, seed) == toy.search(readable, seed)
+        assert train(replayed, seed) == train(readable, seed)
         assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
     assert len(replayed_graphs) == 1
 
@@ -227,7 +228,7 @@ CROP = Augmentation(crop_padding=4, flip=True)
     ],
 )
 def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_cuda):
-    """A training step, one of Gem-Miner's search, a batch of a position and an evaluation's predictions."""
+    """A step of training, of Gem-Miner's search and of Sign-In; a batch of a position; an evaluation's predictions."""
     images = torch.empty(32, 32, 32, 3, dtype=torch.uint8, device=fake_cuda)
     split = LabelledImages(images, torch.empty(32, dtype=torch.int64, device=fake_cuda))
     of_channels = torch.empty(3, device=fake_cuda)
@@ -239,7 +240,9 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
     subnetwork.begin(initial, blueprint.dense_masks(), {name: initial[name] for name in blueprint.norms})
     search_trainer = SearchTrainer(blueprint, dataset, toy.RECIPE, speed)
     search_trainer.begin(initial, seed=1, penalty=1e-4)
-    for trainer in (subnetwork, search_trainer):
+    sign_in = SignInTrainer(blueprint, dataset, toy.RECIPE, speed, blueprint.learnable, reset_epochs=1)
+    sign_in.begin(initial, blueprint.dense_masks())
+    for trainer in (subnetwork, search_trainer, sign_in):
         make_capturable(trainer.optimizer, fake_cuda)
         trainer.network.train()
         for _ in range(2):

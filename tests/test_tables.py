@@ -60,7 +60,9 @@ def test_epsilon_is_the_deviation_of_dense_networks_trained_alike(tmp_path):
     write_json(tmp_path / "stranger" / "config.json", {"settings": "of another program"})
     records, settings = Records().below(tmp_path), Record(tmp_path / "dense1").settings
     assert dense_deviation(records, settings, "fp32") == (2.0, "deviation of 3 dense networks, fp32")
-    assert dense_deviation(records, settings | {"lr": 0.2}, "fp32") == (None, "no dense networks")
+    assert dense_deviation(records, settings, "fp32", "test_loss")[0] == pytest.approx(0.2)
+    none = (None, "no dense networks of two seeds, fp32")
+    assert dense_deviation(records, settings | {"lr": 0.2}, "fp32") == none
 
 
 def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
@@ -72,6 +74,15 @@ def test_a_trial_is_a_run_whatever_else_was_trained_in_it(tmp_path):
     assert (row["test accuracy %"], row["n"]) == ("84.00 ± 2.83", 2)
     (row,) = rows_of(first)  # of a single run, its networks
     assert (row["test accuracy %"], row["n"]) == ("82.00 ± 2.83", 2)
+
+
+def test_a_copied_run_is_no_second_trial(tmp_path):
+    """Unless it has other networks or another precision."""
+    runs = [make_run(tmp_path / name, "aws", 1, {"signs": 80.0}) for name in ("a", "b")]
+    with pytest.raises(UserError, match=r"b and .*a are one trial: final/level_11_signs_seed2 is in both"):
+        rows_of(*runs)
+    finish_final(runs[1], "aws", FinalTraining("signs", 11, 2, 2), 82.0, precision="bf16")
+    assert [row["precision"] for row in rows_of(*runs)] == ["bf16", "fp32"]
 
 
 def test_paired_differences_by_hand(tmp_path):

@@ -17,7 +17,7 @@ from utils.method.pruning import Masks
 from utils.method.step import make_train_step
 from utils.training.devices import Speed
 from utils.training.optimization import Recipe, set_rate, sgd
-from utils.training.trainer import SearchTrainer, SubnetworkTrainer, Trainer
+from utils.training.trainer import SearchTrainer, SignInTrainer, SubnetworkTrainer, Trainer
 
 CPU = torch.device("cpu")
 BLUEPRINT = Blueprint("resnet20", "toy", classes=4, channels=1)
@@ -57,6 +57,7 @@ def train(trainer: Trainer, epochs: int = 3) -> list[float]:
         set_rate(trainer.optimizer, 0.05 / (epoch + 1))
         for batch, alpha in zip(draw_epoch(trainer.dataset, BATCH_SIZE, epoch), alphas(trainer.device), strict=True):
             losses.append(trainer.step(*batch, alpha)[0].item())
+        trainer.after_epoch(epoch + 1)
     return losses
 
 
@@ -79,6 +80,17 @@ def search(trainer: SearchTrainer, seed: int) -> list[float]:
             losses.append(trainer.step(*batch, torch.tensor(0.0))[0].item())
         trainer.network.freeze_smallest(0.1)
     return losses
+
+
+def make_sign_in(speed: Speed) -> SignInTrainer:
+    return SignInTrainer(BLUEPRINT, DATASET, RECIPE, speed, BLUEPRINT.learnable, reset_epochs=2)
+
+
+def sign_in(trainer: SignInTrainer, seed: int) -> list[float]:
+    """Three epochs with a reset after the second, from the initialization of seed ``seed``; the losses."""
+    masks = half_masks(seed)
+    trainer.begin({name: tensor * masks.get(name, 1) for name, tensor in BLUEPRINT.initialize(seed).items()}, masks)
+    return train(trainer)
 
 
 def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], State]:

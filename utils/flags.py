@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER, NOT_FLAGS
 from utils.runs.run import FinalTraining, Level
 from utils.training.devices import PRECISIONS
-from utils.training.optimization import OPTIMIZERS, SCHEDULES, Recipe
+from utils.training.optimization import OPTIMIZERS, SCHEDULES, Recipe, final_rates
 
 # The flags that decide the results; another value of one of them is another run.
 SETTINGS = (
@@ -27,7 +27,7 @@ SETTINGS = (
     *("prune_rate", "pruning_schedule", "rewind_epoch", "rewind_norms", "alpha_range", "alpha_per_layer"),
     *("final_epochs", "decays_at", "lr", "momentum", "weight_decay", "batch_size", "search_lr", "score_penalty"),
     *("optimizer", "final_schedule", "level_ramp_epochs", "final_ramp_epochs", "clip_norm", "label_smoothing"),
-    "micro_batch_size",
+    *("micro_batch_size", "sign_in_epochs"),
 )
 
 
@@ -147,6 +147,8 @@ def add_final_flags(add: Callable) -> None:
     add("--signs-from", nargs="+", default=[OWN], metavar="SOURCE",
         help="where transferred signs come from, a training for each: own (the level), another LEVEL of this run, or a "
         "FILE (a signed mask or network.pt); a weight that is pruned there takes the new initialization's sign")
+    add("--sign-in-epochs", type=POSITIVE, default=1, metavar="EPOCHS",
+        help="of the start sign-in, which trains every weight as a product: how often its factors are reset")
     add("--signed-mask", type=Path, metavar="FILE",
         help="start from this signed-mask file, or from a network.pt, which has values for all starts; --method and "
         "levels are not used")
@@ -347,6 +349,36 @@ def level_epochs(args: argparse.Namespace, level: int) -> int:
     return args.level_epochs if level else args.warmup_epochs
 
 
+def level_rates(args: argparse.Namespace, level: int) -> list[float]:
+    """Constant as in the paper, or a final training's. Weights that go back to an epoch of the warm-up go back to its
+    place in the schedule."""
+    epochs = level_epochs(args, level)
+    if args.pruning_schedule == "constant":
+        return [args.lr] * epochs
+    ahead = (rewound_to(args) or 0) if level else 0
+    return final_rates(args.final_schedule, args.lr, ahead + epochs, args.decays_at)[ahead:]
+
+
+def clock(args: argparse.Namespace, rates: Sequence[float], images: int) -> float | None:
+    """How often weight decay could have replaced a parameter in epochs at these rates: the sum over steps of
+    lr/(1 − momentum) · weight decay. None unless SGD trains."""
+    if args.optimizer != "sgd" or args.momentum == 1:
+        return None
+    return sum(rates) * count_batches(images, args.batch_size) / (1 - args.momentum) * args.weight_decay
+
+
+def level_clock(args: argparse.Namespace, level: int, images: int) -> float | None:
+    """The clock of ψ at the end of a level, since it was ψ_init last. None for a search too, which trains no ψ."""
+    if METHODS[args.method].searches:
+        return None
+    rates = level_rates(args, level)
+    if level and not args.rewind_norms:
+        begun = rewound_to(args)  # the epoch of the warm-up that ψ goes back to, if it does
+        before = range(level) if begun is None else [0]
+        rates = [rate for earlier in before for rate in level_rates(args, earlier)][:begun] + rates
+    return clock(args, rates, images)
+
+
 def planned_finals(args: argparse.Namespace) -> list[FinalTraining]:
     """Every final training asked for, once; a start that needs no level of this run is not repeated for each."""
     finals = []
@@ -386,13 +418,11 @@ def describe_work(args: argparse.Namespace) -> str:
 
 
 def describe_clock(args: argparse.Namespace, images: int) -> str:
-    """How often weight decay could have replaced ψ by the end of the last level: steps · lr/(1 − momentum) · weight
-    decay. LRR's ψ can leave ψ_init only if this is well above 1; empty without levels, and unless SGD trains them."""
-    if not METHODS[args.method].prunes or METHODS[args.method].searches or args.momentum == 1:
+    """The clock of ψ at the end of the last level. LRR's ψ can leave ψ_init only if this is well above 1; empty without
+    levels, and unless SGD trains them."""
+    last = level_clock(args, args.levels, images) if METHODS[args.method].prunes else None
+    if last is None:
         return ""
-    if args.optimizer != "sgd":
-        return ""
-    epochs = sum(level_epochs(args, level.level) for level in planned_levels(args))
-    clock = epochs * count_batches(images, args.batch_size) * args.lr / (1 - args.momentum) * args.weight_decay
-    slow = ", below 5: LRR's ψ hardly leaves ψ_init, so that little can tell LRR from AWS" if clock < 5 else ""
-    return f"; clock of ψ {clock:.1f}{slow}"
+    slow = last < 5 and rewound_to(args) is None
+    note = ", below 5: LRR's ψ hardly leaves ψ_init, so that little can tell LRR from AWS" * slow
+    return f"; clock of ψ {last:.1f}{note}"

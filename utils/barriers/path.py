@@ -64,8 +64,9 @@ class PathMeasurement:
 
     meter: PositionMeter
     alphas: Sequence[float]
-    epsilon: float | None
+    epsilon: float | None  # of the test error
     epsilon_source: str
+    loss_epsilon: float | None
     folder: Path
     wait: bool = False  # for a path that another process measures
 
@@ -223,25 +224,32 @@ def read_positions(path: Path) -> list[dict]:
 def summarize(
     first: TrainedNetwork, second: TrainedNetwork, measurement: PathMeasurement, ends: list[dict], rows: list[dict]
 ) -> dict:
-    """What ``barrier.json`` holds. Barriers are in percentage points of test error."""
-    alphas, errors = [row["alpha"] for row in rows], [row["test_error"] for row in rows]
-    barrier, above_line = error_barrier(alphas, errors), barrier_above_line(alphas, errors)
-    epsilon = measurement.epsilon
+    """What ``barrier.json`` holds. Barriers are in percentage points of test error; ``loss_``: in nats of test loss."""
     return {
         "first": first.label,
         "second": second.label,
-        "barrier": barrier.height,
-        "barrier_alpha": barrier.alpha,
-        "barrier_above_line": above_line.height,
-        "barrier_above_line_alpha": above_line.alpha,
-        "epsilon": epsilon,
+        **summarize_barrier("", rows, "test_error", measurement.epsilon),
         "epsilon_source": measurement.epsilon_source,
-        "connected": None if epsilon is None else barrier.height < epsilon,
+        **summarize_barrier("loss_", rows, "test_loss", measurement.loss_epsilon),
         "survive_only_in_first": count_only_in(first.masks, second.masks),
         "survive_only_in_second": count_only_in(second.masks, first.masks),
         "augmented": measurement.meter.augment,
         "ends": ends,
         "positions": rows,
+    }
+
+
+def summarize_barrier(prefix: str, rows: Sequence[dict], measure: str, epsilon: float | None) -> dict:
+    """Both barriers of a measure, each with its α, and the verdict."""
+    alphas, values = [row["alpha"] for row in rows], [row[measure] for row in rows]
+    barrier, above_line = error_barrier(alphas, values), barrier_above_line(alphas, values)
+    return {
+        f"{prefix}barrier": barrier.height,
+        f"{prefix}barrier_alpha": barrier.alpha,
+        f"{prefix}barrier_above_line": above_line.height,
+        f"{prefix}barrier_above_line_alpha": above_line.alpha,
+        f"{prefix}epsilon": epsilon,
+        f"{prefix}connected": None if epsilon is None else barrier.height < epsilon,
     }
 
 
@@ -253,13 +261,16 @@ def count_only_in(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> 
 def describe(summary: dict) -> str:
     """The summary as one line."""
     if summary["connected"] is None:
-        verdict = "no verdict without --epsilon or dense networks of two seeds"
+        verdict = f"no verdict without --epsilon ({summary['epsilon_source']})"
     else:
         relation = "linearly mode-connected" if summary["connected"] else "not linearly mode-connected"
         verdict = f"{relation} at ε = {summary['epsilon']:.2f} ({summary['epsilon_source']})"
+    loss = f"loss barrier {summary['loss_barrier']:.3f}"
+    if summary["loss_connected"] is not None:
+        loss += f" {'<' if summary['loss_connected'] else '≥'} ε = {summary['loss_epsilon']:.3f}"
     same = summary["survive_only_in_first"] == summary["survive_only_in_second"] == 0
     masks = "" if same else "; the masks differ, between the ends their union survives"
     return (
         f"error barrier {summary['barrier']:.2f} at α = {summary['barrier_alpha']:.2f}, "
-        f"{summary['barrier_above_line']:.2f} above the line, {verdict}{masks}"
+        f"{summary['barrier_above_line']:.2f} above the line, {verdict}; {loss}{masks}"
     )

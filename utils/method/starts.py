@@ -36,6 +36,7 @@ class Start(NamedTuple):
     magnitudes: str
     norms: str
     holds_signs: bool = False  # whether no sign may change in the training
+    factorizes: bool = False  # whether the weights are trained as products (utils/method/sign_in.py)
 
     @property
     def parts(self) -> dict[str, str]:
@@ -84,6 +85,7 @@ STARTS = {  # formula; sources of mask, signs, magnitudes and ψ
     "random-signs": Start("A(abs(θ_init) ⊙ ±m_T)", LEVEL, RANDOM, NEW, NEW),
     "signs-constant": Start("A(mean(abs(θ_init)) ⊙ s_T)", LEVEL, LEVEL, CONSTANT, NEW),
     "signs-held": Start("A(abs(θ_init) ⊙ s_T), signs held", LEVEL, LEVEL, NEW, NEW, holds_signs=True),
+    "sign-in": Start("A(θ_init ⊙ m_T), Sign-In", LEVEL, NEW, NEW, NEW, factorizes=True),
     "shuffled-mask": Start("A(θ_init ⊙ shuffled m_T)", SHUFFLED, NEW, NEW, NEW),
 }
 

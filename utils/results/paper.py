@@ -3,11 +3,14 @@
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter, methodcaller
+from typing import NamedTuple
 
 from utils.files import read_json
 from utils.method.methods import METHODS
+from utils.method.mode_connectivity import error_barrier
 from utils.method.starts import STARTS
-from utils.results.comparisons import LINEAR_MODE_CONNECTIVITY, VALLEY, Comparison
+from utils.results.comparisons import VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
 from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
 from utils.results.tables import (
@@ -26,7 +29,7 @@ from utils.runs.records import Records
 from utils.runs.run import FinalTraining
 
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
-DOSE = "share of the transferred signs that are flipped"
+EPSILONS = {"test_error": "epsilon", "test_loss": "loss_epsilon"}  # where a path's summary has ε of a measure
 MOST_CURVES = 8  # in one panel
 Row = dict[str, list[Panel | CategoryPanel]]
 
@@ -50,28 +53,26 @@ class MeasuredComparison:
         kind = f" ({self.comparison.panel})" * self.reference
         return f"{METHODS[experiment.method].label} {self.comparison.title}{setting}{kind}"
 
-    @property
-    def epsilon(self) -> float | None:
-        return next((summary["epsilon"] for summary in self.summaries.values()), None)
+    def epsilon(self, measure: str = "test_error") -> float | None:
+        """Earlier versions had none for the loss."""
+        return next((summary.get(EPSILONS[measure]) for summary in self.summaries.values()), None)
 
-    @property
-    def heights(self) -> list[float]:
-        return list(self.by_seed().values())
+    def heights(self, measure: str = "test_error") -> list[float]:
+        return list(self.by_seed(measure).values())
 
     @property
     def is_valley(self) -> bool:
         return self.comparison.panel == VALLEY
 
-    @property
-    def connected(self) -> int | None:
+    def connected(self, measure: str = "test_error") -> int | None:
         """In how many trials the barrier is below ε, if that is known."""
-        if self.epsilon is None or self.is_valley:
+        epsilon = self.epsilon(measure)
+        if epsilon is None or self.is_valley:
             return None
-        return sum(height < self.epsilon for height in self.heights)
+        return sum(height < epsilon for height in self.heights(measure))
 
-    @property
-    def shown(self) -> str:
-        return mean_and_deviation(self.heights)
+    def shown(self, measure: str = "test_error") -> str:
+        return mean_and_deviation(self.heights(measure), digits=2 if measure == "test_error" else 3)
 
     @property
     def counted(self) -> str:
@@ -81,13 +82,12 @@ class MeasuredComparison:
         """``measure`` of each trial at every α, such as "test_error"."""
         return [{row["alpha"]: row[measure] for row in summary["positions"]} for summary in self.summaries.values()]
 
-    def by_seed(self) -> dict[int, float]:
+    def by_seed(self, measure: str = "test_error") -> dict[int, float]:
         """Each trial's number: its barrier; for the valley, the test error at ψ_init minus that at ψ."""
-        if not self.is_valley:
-            return {seed: summary["barrier"] for seed, summary in self.summaries.items()}
-        return {
-            seed: trial[0] - trial[1] for seed, trial in zip(self.summaries, self.trials("test_error"), strict=True)
-        }
+        trials = zip(self.summaries, self.trials(measure), strict=True)
+        if self.is_valley:
+            return {seed: trial[0] - trial[1] for seed, trial in trials}
+        return {seed: error_barrier(list(trial), list(trial.values())).height for seed, trial in trials}
 
     def curve(self, styles: Styles, measure: str = "test_error", ending: str = "") -> Curve:
         """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have. In
@@ -167,8 +167,9 @@ def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
     if not (barrier.file.exists() and barrier.is_measurable):
         return None
     folder, precision = barrier.run.folder, precision_of_ends(records, barrier)
-    epsilon, _ = dense_deviation(records.below(folder.parent), records.of(folder).settings, precision)
-    return read_json(barrier.file) | {"epsilon": epsilon}
+    dense, settings = records.below(folder.parent), records.of(folder).settings
+    epsilons = {key: dense_deviation(dense, settings, precision, measure)[0] for measure, key in EPSILONS.items()}
+    return read_json(barrier.file) | epsilons
 
 
 def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Row:
@@ -186,26 +187,55 @@ def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparis
     return rows
 
 
+class Axis(NamedTuple):
+    """What the points of a line differ in; ``x`` is that of an entry or a comparison."""
+
+    label: str
+    x: Callable[[Entry | MeasuredComparison], float]
+    shrinking: bool = False
+
+    def panel(self, title: str, unit: str, items: Sequence[Item], styles: Styles, label: Callable, values: Callable,
+              reference: tuple[str, Sequence[float]] | None = None) -> Panel:  # fmt: skip
+        """A line for each label and style, with gaps where nothing is finished; over flipped signs, for each level."""
+        levels = {item.experiment.level for item in items} if self is DOSES else {}
+
+        def line_of(item: Item) -> tuple[str, tuple[str, str, str]]:
+            return label(item) + f", level {item.experiment.level}" * (len(levels) > 1), style_key(item.experiment)
+
+        curves = []
+        for (name, key), line in grouped(items, line_of).items():
+            line.sort(key=lambda item: (item.experiment.level, item.experiment.flipped))
+            curves.append(Curve(name, list(map(self.x, line)), list(map(values, line)), styles[key]))
+        return Panel(title, self.label, unit, curves, reference, self.shrinking)
+
+
+DOSES = Axis("share of the transferred signs that are flipped", lambda item: item.experiment.flipped)
+LEVELS = Axis("remaining ratio", lambda item: item.remaining_ratio, shrinking=True)
+
+
+def choose_axis(items: Sequence[Entry | MeasuredComparison]) -> Axis | None:
+    """The share of flipped signs if any are, else the remaining ratio; None if there is one level."""
+    if any(item.experiment.flipped for item in items):
+        return DOSES
+    return None if len({item.experiment.level for item in items}) == 1 else LEVELS
+
+
 def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, kinds: Sequence[str]) -> list[Panel]:
-    """One panel a kind of comparison, with the references in each of them: E_α at the one level, or the barriers
-    against the remaining ratio of several levels."""
+    """One panel a kind of comparison, with the references in each of them: E_α at the one level, or the barriers over
+    what else is planned."""
     panels = []
-    several = len({row.experiment.level for row in comparisons}) > 1
-    doses = len({row.experiment.flipped for row in comparisons}) > 1
     for kind in kinds:
         rows = [row for row in comparisons if row.reference or row.comparison.panel == kind]
+        axis = choose_axis(rows)
         if kind == VALLEY:
             rows = [row for row in rows if row.is_valley]
             for measure, unit in (("test_error", "test error (%)"), ("test_loss", "test loss")):
-                endings = [f", level {row.experiment.level}" * several for row in rows]
+                endings = [f", level {row.experiment.level}" * (axis is LEVELS) for row in rows]
                 curves = [row.curve(styles, measure, ending) for row, ending in zip(rows, endings, strict=True)]
                 panels.append(Panel(f"{kind}: {unit}", "α, from ψ_init (0) to ψ (1)", unit, curves))
-        elif doses and kind == LINEAR_MODE_CONNECTIVITY:
-            curves = barrier_curves(rows, styles, lambda row: row.experiment.flipped)
-            panels.append(Panel(kind, DOSE, "error barrier (points)", curves))
-        elif several:
-            curves = barrier_curves(rows, styles, lambda row: row.remaining_ratio)
-            panels.append(Panel(kind, "remaining ratio", "error barrier (points)", curves, shrinking=True))
+        elif axis and rows:
+            heights = methodcaller("heights")
+            panels.append(axis.panel(kind, "error barrier (points)", rows, styles, attrgetter("label"), heights))
         else:
             panels.append(
                 Panel(kind, "α", "test error above the ends' mean (points)", [row.curve(styles) for row in rows])
@@ -213,67 +243,34 @@ def barrier_panels(comparisons: Sequence[MeasuredComparison], styles: Styles, ki
     return panels
 
 
-def barrier_curves(
-    rows: Sequence[MeasuredComparison], styles: Styles, x: Callable[[MeasuredComparison], float]
-) -> list[Curve]:
-    """The barriers of each comparison over ``x``."""
-    curves = []
-    # A line over shares of flipped signs is of one level, a line over levels of one share.
-    doses = any(row.experiment.flipped for row in rows)
-    levels = {row.experiment.level for row in rows} if doses else {}
-
-    def line_of(row: MeasuredComparison) -> tuple[str, tuple[str, str, str]]:
-        return row.label + f", level {row.experiment.level}" * (len(levels) > 1), style_key(row.experiment)
-
-    for (label, key), own in grouped(rows, line_of).items():
-        own.sort(key=lambda row: (row.experiment.level, row.experiment.flipped))
-        curves.append(Curve(label, list(map(x, own)), [row.heights for row in own], styles[key]))
-    return curves
-
-
 def accuracy_panels(entries: Sequence[Entry], styles: Styles) -> list[Panel | CategoryPanel]:
-    """Accuracy over the remaining ratio, in one panel or, if there are many curves, one a start; over the share of
-    flipped signs if several are planned; by start if there is a single level."""
+    """Accuracy over the share of flipped signs or over the remaining ratio, in one panel or, if there are many curves,
+    one a start; by start if there is a single level."""
     dense = [value for entry in entries if entry.experiment.method == "dense" for value in entry.accuracies]
     reference = (f"dense {STARTS['dense'].formula}", dense) if dense else None
     pruned = [entry for entry in entries if entry.experiment.level is not None]
-    if any(entry.experiment.flipped for entry in pruned):
-        transfers = [entry for entry in pruned if STARTS[entry.experiment.start].transfers_signs]
-        curves = accuracy_curves(transfers, styles, lambda entry: entry.experiment.flipped)
-        return [Panel("test accuracy", DOSE, "test accuracy (%)", [curve for _, curve in curves], reference)]
-    if len({entry.experiment.level for entry in pruned}) == 1:
+    axis = choose_axis(pruned)
+    if axis is None:
         return [start_panel(pruned, reference)]
-    curves = accuracy_curves(pruned, styles, lambda entry: entry.remaining_ratio)
-    many = len(curves) > MOST_CURVES
-    titles = grouped(curves, lambda item: f"test accuracy, {item[0].start}" if many else "test accuracy")
-    return [
-        Panel(title, "remaining ratio", "test accuracy (%)", [curve for _, curve in own], reference, shrinking=True)
-        for title, own in (titles or {"test accuracy": []}).items()
-    ]
+    if axis is DOSES:
+        pruned = [entry for entry in pruned if STARTS[entry.experiment.start].transfers_signs]
+    among = [entry.experiment for entry in pruned]
 
+    def label(entry: Entry) -> str:
+        precision = varying(entry.experiment, among).get("precision", "")
+        return f"{entry.experiment.title} {entry.experiment.label}" + f", {precision}" * bool(precision)
 
-def accuracy_curves(
-    entries: Sequence[Entry], styles: Styles, x: Callable[[Entry], float]
-) -> list[tuple[Experiment, Curve]]:
-    """The accuracies of each method, start and setting over ``x``: the levels or, for each level, the shares of
-    flipped signs."""
-    doses = any(entry.experiment.flipped for entry in entries)
-    levels = {entry.experiment.level for entry in entries} if doses else {}
-    without = {"flipped": 0.0} if doses else {"level": None}
-    lines = grouped(entries, lambda entry: replace(entry.experiment, **without))
-    curves = []
-    for experiment, line in lines.items():
-        line.sort(key=lambda entry: (entry.experiment.level, entry.experiment.flipped))
-        precision = "".join(f", {text}" for text in untitled(experiment, lines).values())
-        label = f"{experiment.title} {experiment.label}{precision}" + f", level {experiment.level}" * (len(levels) > 1)
-        accuracies = [entry.accuracies for entry in line]
-        curves.append((experiment, Curve(label, list(map(x, line)), accuracies, styles[style_key(experiment)])))
-    return curves
+    def panel(title: str, own: Sequence[Entry]) -> Panel:
+        return axis.panel(title, "test accuracy (%)", own, styles, label, attrgetter("accuracies"), reference)
+
+    whole = panel("test accuracy", pruned)
+    starts = grouped(pruned, lambda entry: entry.experiment.start) if len(whole.curves) > MOST_CURVES else {}
+    return [panel(f"test accuracy, {start}", own) for start, own in starts.items()] or [whole]
 
 
 def untitled(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, str]:
     """What ``varying`` gives beside the setting, which labels have."""
-    return varying(replace(experiment, setting=""), [replace(other, setting="") for other in among])
+    return {name: text for name, text in varying(experiment, among).items() if name != "setting"}
 
 
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
@@ -342,7 +339,8 @@ def barrier_table(comparisons: Sequence[MeasuredComparison]) -> str:
                 "networks": row.label,
                 **untitled(row.experiment, experiments),
                 "level": row.experiment.level,
-                "error barrier, or rise from ψ to ψ_init (points)": row.shown,
+                "error barrier, or rise from ψ to ψ_init (points)": row.shown(),
+                "the same of the loss": row.shown("test_loss"),
                 "n": row.counted,
             }
             for row in comparisons
@@ -372,9 +370,12 @@ def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
             **{key: value for key, value in asdict(row.experiment).items() if key != "start"},
             "kind": row.comparison.panel,
             "networks": row.comparison.title,
-            **_statistics("barrier", row.heights),
-            "connected": row.connected,
-            "epsilon": row.epsilon,
+            **_statistics("barrier", row.heights()),
+            "connected": row.connected(),
+            "epsilon": row.epsilon(),
+            **_statistics("loss_barrier", row.heights("test_loss")),
+            "loss_connected": row.connected("test_loss"),
+            "loss_epsilon": row.epsilon("test_loss"),
             "planned": row.planned_trials,
         }
         for row in comparisons

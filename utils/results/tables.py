@@ -1,5 +1,6 @@
 """Finished trainings over trials, as tables: mean, standard deviation, n."""
 
+import json
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,18 +157,18 @@ def trials(results: Sequence[dict], key: str) -> list[float]:
     return [statistics.mean(result[key] for result in results) for results in of_run.values()]
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
     """``mean ± sample standard deviation``; the mean alone of one value, a gap of none."""
     if not values:
         return GAP
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def check_same_experiments(records: Sequence[Record], by: Sequence[str] = ()) -> None:
     """Raises UserError if two runs of one data set, architecture and method differ in a setting not in ``by``, or
-    two runs with dense networks in a setting that decides those, because their mean would mean nothing. And if a folder
-    is no run."""
+    two runs with dense networks in a setting that decides those, because their mean would mean nothing; if a trial is
+    there twice; and if a folder is no run."""
     first_of: dict[tuple, Record] = {}
     for record in records:
         settings = record.settings
@@ -182,6 +183,22 @@ def check_same_experiments(records: Sequence[Record], by: Sequence[str] = ()) ->
                 raise UserError(
                     f"{record.folder} cannot be averaged with {first.folder} ({kind}): {', '.join(differing)}; "
                     "name the runs to use, or the setting that they differ in with --by"
+                )
+    check_no_twins(records)
+
+
+def check_no_twins(records: Sequence[Record]) -> None:
+    """Raises UserError if two runs of the same settings, seed included, trained the same network in one precision: they
+    would count as two trials."""
+    first_of: dict[tuple, Record] = {}
+    for record in records:
+        settings = json.dumps(record.settings, sort_keys=True)
+        for stage, result in record.results.items():
+            first = first_of.setdefault((settings, stage, precision_of(result)), record)
+            if first is not record:
+                raise UserError(
+                    f"{record.folder} and {first.folder} are one trial: {stage} is in both, with equal settings and "
+                    "seed; name one of them"
                 )
 
 
@@ -231,17 +248,19 @@ def _level_and_seeds(result: dict) -> tuple[int | None, int, int]:
     return result["level"], result["init_seed"], result["order_seed"]
 
 
-def dense_deviation(records: Sequence[Record], settings: dict, precision: str) -> tuple[float | None, str]:
+def dense_deviation(
+    records: Sequence[Record], settings: dict, precision: str, measure: str = "test_error"
+) -> tuple[float | None, str]:
     """The paper's ε: the sample standard deviation over seeds of the test errors of dense networks trained alike, in
-    percentage points, and what it was taken from. None if there are fewer than two."""
+    percentage points, or of another ``measure``; and what it was taken from. None if there are fewer than two."""
     errors, settings = {}, EARLIER_DEFAULTS | settings
     for record in records:
         if all(record.settings.get(name) == settings.get(name) for name in DENSE_SETTINGS):
             for result in record.finals:
-                if result["start"] == "dense" and precision_of(result) == precision:
-                    errors[result["init_seed"], result["order_seed"]] = result["test_error"]
+                if result["start"] == "dense" and precision_of(result) == precision and measure in result:
+                    errors[result["init_seed"], result["order_seed"]] = result[measure]
     if len(errors) < 2:
-        return None, "no dense networks"
+        return None, f"no dense networks of two seeds, {precision}"
     return statistics.stdev(errors.values()), f"deviation of {len(errors)} dense networks, {precision}"
 
 

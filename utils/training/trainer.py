@@ -4,7 +4,7 @@ A job makes it once and fills it again for every stage, because a compiled or ca
 memory.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from utils.method.gem_miner import GemMiner, make_search_step
 from utils.method.network import Blueprint, State
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.pruning import Masks, apply_masks
+from utils.method.sign_in import SignIn
 from utils.method.signed_mask import SignedMask
 from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
@@ -51,6 +52,14 @@ class Trainer:
         batches = evaluation_batches(self.dataset, self.dataset.test, self.layout)
         return evaluate(self.network, batches, self.predict)
 
+    def after_epoch(self, epochs_done: int) -> None:
+        """What is to be done between two epochs: nothing."""
+
+    @property
+    def plain_network(self) -> nn.Module:
+        """θ in a network of its own kind."""
+        return self.network
+
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         raise NotImplementedError
 
@@ -64,19 +73,10 @@ class SubnetworkTrainer(Trainer):
         holding: Collection[str] = (),
     ):  # fmt: skip
         self.blueprint, self.holding = blueprint, holding
-        network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in trained)
-        super().__init__(network, dataset, recipe, speed)
+        super().__init__(network_to_train(blueprint, trained, dataset.device), dataset, recipe, speed)
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        # Every weight that any method prunes.
-        weights = {name: self.network.get_parameter(name) for name in self.blueprint.scored}
-        # On a GPU as numbers in the weights' own memory order: then one kernel masks all weights, not one each.
-        dtype = None if self.device.type == "cuda" else torch.bool
-        self.masks = {
-            name: torch.ones_like(weight, dtype=dtype, requires_grad=False) for name, weight in weights.items()
-        }
+        self.masks = masks_to_fill(self.network, self.blueprint.scored)  # every weight that any method prunes
         self.initial_norms = initial_normalization(self.network)
         held = {name: self.network.get_parameter(name) for name in self.holding}
         self.held_signs = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in held.items()}
@@ -102,6 +102,63 @@ class SubnetworkTrainer(Trainer):
             kept.copy_(held_signs[name]) if name in (held_signs or {}) else kept.zero_()
         apply_masks([self.network.get_parameter(name) for name in self.masks], list(self.masks.values()))
         restore_optimizer(self.optimizer)
+
+
+class SignInTrainer(Trainer):
+    """Trains θ ⊙ m as the products of Sign-In, which are reset every ``reset_epochs``. Of the other parameters only
+    those in ``trained`` change."""
+
+    def __init__(
+        self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed, trained: Collection[str],
+        reset_epochs: int,
+    ):  # fmt: skip
+        self.reset_epochs = reset_epochs
+        network = network_to_train(blueprint, trained, dataset.device)
+        super().__init__(SignIn(network, blueprint.scored), dataset, recipe, speed)
+
+    def _make_step(self, accelerate: Accelerate) -> TrainStep:
+        self.masks = masks_to_fill(self.network, [f"w.{index}" for index in range(len(self.network.names))])
+        self.initial_norms = initial_normalization(self.network)  # α is always 1
+        recipe = self.recipe
+        return make_train_step(
+            self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
+            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def begin(self, state: Mapping[str, Tensor], masks: Masks) -> None:
+        """Fill in θ ⊙ m, which ``state`` is, with a fresh optimizer. A weight without a mask survives."""
+        self.network.network.load_state_dict(state)
+        self.network.start(state)
+        for name, kept in zip(self.network.names, self.masks.values(), strict=True):
+            kept.copy_(masks[name]) if name in masks else kept.fill_(1)
+        restore_optimizer(self.optimizer)
+
+    def after_epoch(self, epochs_done: int) -> None:
+        if epochs_done % self.reset_epochs == 0:
+            self.network.reset()
+
+    @property
+    def plain_network(self) -> nn.Module:
+        return self.network.plain()
+
+
+def network_to_train(blueprint: Blueprint, trained: Collection[str], device: torch.device) -> nn.Module:
+    """A network, to be filled, of whose parameters only those in ``trained`` will change."""
+    network = blueprint.build(blueprint.initialize(0), {}, device)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return network
+
+
+def masks_to_fill(network: nn.Module, names: Iterable[str]) -> Masks:
+    """Masks under which every one of the weights survives. On a GPU as numbers in the weights' own memory order: then
+    one kernel masks all weights, not one each."""
+    weights = {name: network.get_parameter(name) for name in names}
+    return {
+        name: torch.ones_like(weight, dtype=None if weight.device.type == "cuda" else torch.bool, requires_grad=False)
+        for name, weight in weights.items()
+    }
 
 
 class SearchTrainer(Trainer):
