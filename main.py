@@ -99,7 +99,8 @@ class Job:
         self.args, self.method = args, METHODS[args.method]
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
-        dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels, args.workers)
+        amount = args.train_images_per_class, args.pixels, args.cache_short_side
+        dataset = load_dataset(args.dataset, args.data_root, *amount, args.workers)
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
