@@ -96,7 +96,10 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
     that are in one. Raises UserError if there is no class for an image, or it lies in another class's folder."""
     loose = images_of(folder)
     if loose and not solution.is_file():
-        raise UserError(f"{solution} is missing, the classes of the images in {folder}: name the file by --solution")
+        raise UserError(
+            f"{solution} is missing, the classes of the images in {folder}: name the file by --solution, or move the "
+            "images into class folders (the devkit's ground truth has only numbers, no names of classes)"
+        )
     if not solution.is_file():
         return
     wnid_of = read_solution(solution)
@@ -115,7 +118,7 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
 
 def read_solution(path: Path) -> dict[str, str]:
     """An image's name -> the WordNet ID of its class, the first word of its prediction string."""
-    complaint = "is not the official LOC_val_solution.csv: fetch it again"
+    complaint = "is not the official LOC_val_solution.csv, whose place no file of the devkit can take: fetch it again"
     with naming_damage(path, complaint), path.open(newline="", encoding="utf-8") as file:
         return {row["ImageId"] + SUFFIX: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
 

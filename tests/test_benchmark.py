@@ -65,9 +65,9 @@ def test_the_input_alone(run_program, tmp_path, monkeypatch):
     monkeypatch.setattr(input, "fast_decoder", lambda: None)
     for index in range(3):
         (tmp_path / f"{index}.JPEG").write_bytes(jpeg((index, 1, 2)))
-    flags = "--rounds", 2, "--out", tmp_path / "b.csv", "--input"
+    flags = "--rounds", 2, "--out", tmp_path / "new" / "b.csv", "--input"
     status, shown, _ = run_program(benchmark, *flags, tmp_path)
-    rows = read_csv(tmp_path / "b.csv")
+    rows = read_csv(tmp_path / "new" / "b.csv")
     assert (status, [row["arm"] for row in rows]) == (0, ["torchvision", "Pillow", "Pillow, copies of 256"])
     assert all(row["n"] == "2" and row["images a second"] in shown for row in rows)
     assert_refused(run_program(benchmark, *flags, tmp_path / "nowhere"), "nowhere has no JPEGs")

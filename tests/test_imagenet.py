@@ -166,8 +166,9 @@ def test_what_the_preparation_refuses(tmp_path, run_program):
     official = solution.read_text()
     solution.write_text("name,class\n")
     refused("ILSVRC2012_val_00000001.JPEG has no class")
-    solution.write_text(official.replace("PredictionString", "prediction"))
-    refused("is not the official LOC_val_solution.csv")
+    for other in (official.replace("PredictionString", "prediction"), "490\n361\n"):  # the devkit's ground truth
+        solution.write_text(other)
+        refused("is not the official LOC_val_solution.csv", "no file of the devkit")
     solution.unlink()
     refused("LOC_val_solution.csv is missing", "--solution")
     solution.write_text(official)

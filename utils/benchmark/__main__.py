@@ -62,6 +62,7 @@ def benchmark(args: argparse.Namespace) -> None:
     if args.input:
         rows = measure_input(args.input, args.rounds)
         if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
             write_csv(args.out, rows)
         print(f"ImageNet's training crops, by one core of {device_name(torch.device('cpu'))}")
         return print(markdown_table(rows))
