@@ -181,10 +181,10 @@ def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter
 
 @lru_cache(maxsize=1)  # one for many paths
 def make_meter(
-    blueprint: Blueprint, amount: tuple[int | None, int | None], batch_size: int, data_root: Path, device: torch.device,
+    blueprint: Blueprint, amount: tuple[int | None, ...], batch_size: int, data_root: Path, device: torch.device,
     augment: bool, speed: Speed, workers: int | None,
 ) -> tuple[PositionMeter, str]:  # fmt: skip
-    """A meter, and what identifies its data, of which ``amount`` images of each class and pixels are used."""
+    """A meter, and what identifies its data, of which as much as ``amount`` says is used."""
     dataset = load_dataset(blueprint.dataset, data_root, *amount, workers)
     network = blueprint.build(blueprint.initialize(0), {}, device)
     return PositionMeter(network, dataset.to(device), batch_size, augment, speed), dataset.description()

@@ -120,9 +120,9 @@ class Job:
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
         self.check_processes()
+        amount = args.train_images_per_class, args.pixels, args.cache_short_side
         with main_process_first():  # which downloads what is missing
-            workers = own_workers(args.workers)
-            dataset = load_dataset(args.dataset, args.data_root, args.train_images_per_class, args.pixels, workers)
+            dataset = load_dataset(args.dataset, args.data_root, *amount, own_workers(args.workers))
         self.blueprint = Blueprint(args.arch, args.dataset, dataset.classes, dataset.channels, dataset.image_size)
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)

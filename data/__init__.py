@@ -29,7 +29,7 @@ class Source(NamedTuple):
     mean: tuple[float, ...]  # per channel, for pixels between 0 and 1
     std: tuple[float, ...]
     augmentation: Augmentation
-    on_disk: bool = False  # whether ``load`` takes a number of worker processes
+    on_disk: bool = False  # whether ``load`` takes worker processes and a cache
 
 
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,15 +51,17 @@ def load_dataset(
     root: Path,
     train_images_per_class: int | None = None,
     pixels: int | None = None,
+    cache_short_side: int | None = None,
     workers: int | None = None,
 ) -> Dataset:
     """Load the data set ``name`` from the folder ``root``, with only the first training images of each class and with
-    images of ``pixels`` a side if asked. ``workers``: processes that decode images, for each processor one by default.
+    images of ``pixels`` a side if asked. Of images on disk, ``cache_short_side`` says which copies to train on, and
+    ``workers`` how many processes decode them, for each processor one by default.
 
     Raises KeyError if ``name`` is not in ``DATASETS`` and UserError if files are missing or damaged.
     """
     source = DATASETS[name]
-    load = partial(source.load, workers=workers) if source.on_disk else source.load
+    load = partial(source.load, workers=workers, cache_short_side=cache_short_side) if source.on_disk else source.load
     train, test, classes = load(Path(root))
     if train_images_per_class is not None:
         train = keep_images_per_class(train, train_images_per_class, classes)

@@ -4,11 +4,9 @@ A batch is a function of its images' names and of a seed, which the workers are 
 number, and an epoch can begin at any of its batches.
 """
 
-import io
 import os
 import threading
 import time
-import warnings
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,12 +23,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as transforms
 
 from data.augmentation import Augmentation, draw_resized_crops
+from data.decoding import decode, open_image
 from data.part import WHOLE, Part
 from utils.errors import UserError
-from utils.files import naming_damage
 from utils.seeding import derive_seed
 
-FORMATS = ("JPEG", "PNG")  # ImageNet has a PNG under the name of a JPEG
 EVALUATION_SIDE = 256 / 224  # the shorter side of a test image, in sides of its central crop
 NO_AUGMENTATION = Augmentation()
 CPU = torch.device("cpu")
@@ -44,7 +41,7 @@ class Task(NamedTuple):
     """A batch to be made, or only the images of its ``part``. ``augmentation``: random boxes and flips from ``seed``,
     or none for the central crop."""
 
-    names: list[str]  # of the part
+    paths: list[str]  # of the part
     labels: list[int]  # of the whole batch
     size: int  # of the crops, in pixels a side
     augmentation: Augmentation = NO_AUGMENTATION
@@ -52,25 +49,12 @@ class Task(NamedTuple):
     part: Part = WHOLE
 
 
-def open_image(path: Path) -> Image.Image:
-    """The image with its size, not decoded yet. Raises FileError if it is damaged."""
-    with naming_damage(path, "is damaged: fetch it again"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*EXIF")  # some is damaged, and none is used
-        return Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
-
-
-def decode(image: Image.Image, path: Path) -> Tensor:
-    """uint8 (3, H, W) of an opened image; gray and CMYK become RGB. Raises FileError if it is damaged."""
-    with naming_damage(path, "is damaged: fetch it again"):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
 class Crops(torch.utils.data.Dataset):
     """What a worker makes of a task: the crops of its part, uint8 (N, H, W, 3), and the whole batch's labels and flips,
     int64 (B, 2). An expected error is returned, because one that is raised would arrive as a traceback."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, fast: bool = True):
+        self.fast = fast  # whether torchcodec may decode
 
     def __getitem__(self, task: Task) -> tuple[Tensor, Tensor] | Exception:
         try:
@@ -79,12 +63,12 @@ class Crops(torch.utils.data.Dataset):
             return error
 
     def crop(self, task: Task) -> tuple[Tensor, Tensor]:
-        paths = [self.folder / name for name in task.names]
+        paths = [Path(path) for path in task.paths]
         images, size = [open_image(path) for path in paths], [task.size, task.size]
         flips, boxes = draw_crops(task, images)
         crops = torch.empty((len(images), *size, 3), dtype=torch.uint8)
         for crop, image, path, box in zip(crops, images, paths, boxes, strict=True):
-            pixels = decode(image, path)
+            pixels = decode(image, path, self.fast)
             if box is None:
                 pixels = transforms.resize(pixels, [round(task.size * EVALUATION_SIDE)], antialias=True)
                 pixels = transforms.center_crop(pixels, size)
@@ -124,8 +108,8 @@ class Stream:
     """The worker processes, which serve one pass over images after the other; ``waited``: seconds in which the next
     batch was not there yet."""
 
-    def __init__(self, folder: Path, workers: int | None):
-        self.folder, self.waited = folder, 0.0
+    def __init__(self, workers: int | None):
+        self.waited = 0.0
         self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self.tasks: Iterable[Task] = ()
         self.loader: DataLoader | None = None
@@ -172,7 +156,7 @@ class Stream:
         if self.loader is None:
             processes = {"persistent_workers": True, "multiprocessing_context": PROCESSES} if self.workers else {}
             self.loader = DataLoader(
-                Crops(self.folder),
+                Crops(),
                 batch_size=None,
                 sampler=self,
                 num_workers=self.workers,
@@ -186,13 +170,14 @@ class Stream:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images in files: their ``names`` below the stream's folder, (N,) as bytes; ``classes``, int64 (N,), and
+    """Images in files: their ``names`` below ``folder``, (N,) as bytes; ``classes``, int64 (N,), and
     ``file_sizes`` in bytes, int64 (N,), on the CPU. Crops have ``image_size`` pixels a side."""
 
     names: np.ndarray
     classes: Tensor
     file_sizes: Tensor
     image_size: int
+    folder: Path
     stream: Stream
     device: torch.device = CPU
 
@@ -256,5 +241,5 @@ class ImageFiles:
     def _task(
         self, chosen: Tensor, augmentation: Augmentation = NO_AUGMENTATION, seed: int = 0, part: Part = WHOLE
     ) -> Task:
-        names = [name.decode() for name in self.names[part.of(chosen).numpy()]]
-        return Task(names, self.classes[chosen].tolist(), self.image_size, augmentation, seed, part)
+        paths = [f"{self.folder}/{name.decode()}" for name in self.names[part.of(chosen).numpy()]]
+        return Task(paths, self.classes[chosen].tolist(), self.image_size, augmentation, seed, part)

@@ -1,17 +1,22 @@
 """Prepare ImageNet: sort the validation images into class folders, check every image once, list them all.
 
     python data/prepare_imagenet.py [--data-root ./data] [--solution FILE] [--subset] [--workers N]
+                                    [--cache-short-side 256]
 
 The data root holds the official files as Kaggle has them: ``ILSVRC/Data/CLS-LOC/train`` with a folder a class,
 ``ILSVRC/Data/CLS-LOC/val``, and ``LOC_val_solution.csv``, which is not needed if the validation images are in class
 folders already. Images are moved within ``val``, and nothing else is changed. ``imagenet.npz``, with the names, labels
 and sizes of all images, tells training that they were checked. If interrupted, run it again.
+
+``--cache-short-side 256`` also makes copies of the training images whose shorter side has 256 pixels, in
+``imagenet_short_side_256``, for main.py's flag of the same name. What is there and whole is not made again.
 """
 
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +26,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # otherwise only data/ is on the path
 
-from data.image_files import PROCESSES, decode, end_with_parent, open_image
-from data.imagenet import FOLDER, LIST, load_imagenet
+from data.decoding import decode, open_image, shrunk
+from data.image_files import PROCESSES, end_with_parent
+from data.imagenet import FOLDER, LIST, cache_folder, load_imagenet
 from utils.errors import UserError, exit_status
-from utils.files import naming_damage, written_whole
-from utils.flags import COUNT, make_parser
+from utils.files import FileError, naming_damage, written_whole
+from utils.flags import COUNT, POSITIVE, make_parser
 
 PROGRAM = Path(__file__).name
 OFFICIAL = {"classes": 1000, "training images": 1_281_167, "validation images": 50_000}
@@ -40,9 +46,21 @@ def main() -> int:
     )
     parser.add_argument("--subset", action="store_true", help="take fewer classes or images than the official ones")
     parser.add_argument("--workers", type=COUNT, default=os.cpu_count(), help="processes that check images")
+    parser.add_argument(
+        "--cache-short-side",
+        type=POSITIVE,
+        metavar="N",
+        help="also make training images of N pixels on the shorter side",
+    )
     args = parser.parse_args()
     solution = args.solution or args.data_root / "LOC_val_solution.csv"
-    return exit_status(PROGRAM, lambda: prepare(args.data_root, solution, args.subset, args.workers))
+
+    def work() -> None:
+        prepare(args.data_root, solution, args.subset, args.workers)
+        if args.cache_short_side:
+            make_copies(args.data_root, args.cache_short_side, args.workers)
+
+    return exit_status(PROGRAM, work)
 
 
 def prepare(root: Path, solution: Path, subset: bool, workers: int) -> None:
@@ -78,7 +96,10 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
     that are in one. Raises UserError if there is no class for an image, or it lies in another class's folder."""
     loose = images_of(folder)
     if loose and not solution.is_file():
-        raise UserError(f"{solution} is missing, the classes of the images in {folder}: name the file by --solution")
+        raise UserError(
+            f"{solution} is missing, the classes of the images in {folder}: name the file by --solution, or move the "
+            "images into class folders (the devkit's ground truth has only numbers, no names of classes)"
+        )
     if not solution.is_file():
         return
     wnid_of = read_solution(solution)
@@ -97,7 +118,7 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
 
 def read_solution(path: Path) -> dict[str, str]:
     """An image's name -> the WordNet ID of its class, the first word of its prediction string."""
-    complaint = "is not the official LOC_val_solution.csv: fetch it again"
+    complaint = "is not the official LOC_val_solution.csv, whose place no file of the devkit can take: fetch it again"
     with naming_damage(path, complaint), path.open(newline="", encoding="utf-8") as file:
         return {row["ImageId"] + SUFFIX: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
 
@@ -133,36 +154,85 @@ class Checks(torch.utils.data.Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[int, str]:
-        path = self.folder / self.names[index].decode()
         try:
-            decode(open_image(path), path)
+            return self.work_on(self.names[index].decode()), ""
         except (UserError, OSError) as error:
             return 0, str(error)
-        return path.stat().st_size, ""
+
+    def work_on(self, name: str) -> int:
+        return check_image(self.folder / name)
 
 
-def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
-    """The bytes of every image, each of which was decoded. Raises UserError if any cannot be, after a line for each."""
+def check_image(path: Path) -> int:
+    """Its bytes. Raises FileError if it is damaged."""
+    decode(open_image(path), path)
+    return path.stat().st_size
+
+
+def look_at(images: Checks, what: str, workers: int) -> Iterator[tuple[int, str]]:
+    """What is said of each image, in order."""
     loader = DataLoader(
-        Checks(folder, names),
+        images,
         batch_size=64,
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=end_with_parent,
         multiprocessing_context=PROCESSES if workers else None,
     )
+    with tqdm(total=len(images), desc=what, unit="img", disable=None) as progress:
+        for said in loader:
+            yield from said
+            progress.update(len(said))
+
+
+def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
+    """The bytes of every image, each of which was decoded. Raises UserError if any cannot be, after a line for each."""
     sizes, damaged = [], []
-    with tqdm(total=len(names), desc="checking", unit="img", disable=None) as progress:
-        for checked in loader:
-            for size, error in checked:
-                sizes.append(size)
-                if error:
-                    damaged.append(error)
-                    progress.write(error, file=sys.stderr)
-            progress.update(len(checked))
+    for size, error in look_at(Checks(folder, names), "checking", workers):
+        sizes.append(size)
+        if error:
+            damaged.append(error)
+            tqdm.write(error, file=sys.stderr)
     if damaged:
         raise UserError(f"{len(damaged)} of {len(names):,} images cannot be used, the first: {damaged[0]}")
     return sizes
+
+
+class Copies(Checks):
+    """Makes an image's copy in ``target``, unless a whole one is there: the copy's bytes, and what went wrong."""
+
+    def __init__(self, folder: Path, names: Sequence[str], target: Path, short_side: int):
+        super().__init__(folder, names)
+        self.target, self.short_side = target, short_side
+
+    def work_on(self, name: str) -> int:
+        copy = self.target / name
+        with suppress(FileNotFoundError, FileError):  # a copy that was interrupted is cut, and made again
+            return check_image(copy)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        return copy.write_bytes(shrunk(self.folder / name, self.short_side))
+
+
+def make_copies(root: Path, short_side: int, workers: int) -> None:
+    """Copies of the training images, and the list that says that all are there. Raises UserError at the first that
+    cannot be made."""
+    target = cache_folder(root, short_side)
+    if not (target / LIST).exists():
+        with np.load(root / LIST, allow_pickle=False) as file:
+            wnids, names, labels = (file[part] for part in ("wnids", "train_names", "train_labels"))
+        sizes = []
+        copies = Copies(root / FOLDER, names, target, short_side)
+        for size, error in look_at(copies, "copying", workers):
+            if error:
+                raise UserError(f"no copy can be made: {error}")
+            sizes.append(size)
+        os.sync()  # before the list says so
+        with written_whole(target / LIST) as file:
+            arrays = {"train_names": names, "train_labels": labels, "train_bytes": np.array(sizes, dtype=np.int64)}
+            np.savez_compressed(file, wnids=wnids, **arrays)
+    train, *_ = load_imagenet(root, cache_short_side=short_side)
+    size = f"{len(train):,} copies, {int(train.file_sizes.sum()) / 1e9:,.1f} GB"
+    print(f"{target}: {size}: train on them with --cache-short-side {short_side}")
 
 
 def arrays_of(names: dict[str, list[str]], sizes: dict[str, list[int]], wnids: Sequence[str]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import nn
 
 from models.efficientnet import efficientnet_b0
-from models.mlpmixer import mlpmixer, mlpmixer_224
+from models.mlpmixer import mlpmixer, mlpmixer_224, mlpmixer_tiny
 from models.mobilenetv2 import mobilenet_v2, mobilenet_v2_tiny
 from models.resnet50 import resnet50
 from models.resnet_cifar import resnet20, resnet32
@@ -43,6 +43,7 @@ ARCHITECTURES = {
     "efficientnet": Architecture(efficientnet_b0, classifier="fc"),
     "vgg11_bn": Architecture(vgg11_bn, classifier="classifier"),
     "mlpmixer": Architecture(mlpmixer, classifier="fc", sized=True),
+    "mlpmixer_tiny": Architecture(mlpmixer_tiny, classifier="fc", sized=True),
     "vit": Architecture(vit, classifier="fc", sized=True),
     "resnet50_224": Architecture(resnet50_224, classifier="fc"),
     "mobilenetv2_224": Architecture(mobilenetv2_224, classifier="classifier.1"),

@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from tests.commands import assert_refused, cells_of, read_csv, run_in_process
+from tests.commands import assert_equal_states, assert_refused, cells_of, read_csv, run_in_process
 from tests.toys import Attentive
 from utils.analysis import __main__ as analysis
 from utils.analysis.ensembles import choose_members, ensemble_statistics
 from utils.analysis.signs import binary_entropy, count_signs, sign_statistics, split_layers
+from utils.barriers.meter import PositionMeter
+from utils.method.network import Blueprint
 from utils.method.pruning import prunable_names
+from utils.results.tables import mean_and_deviation
+from utils.training import evaluation, trainer
+from utils.training.evaluation import Evaluation
 
 # Two layers of two output channels. Of the first, one channel is dead; of the second, one weight is pruned.
 INITIAL = {"conv": tensor([[1, 1], [-1, 1]]), "fc": tensor([[1, -1, 1, -1], [1, 1, 1, 1]])}
@@ -69,7 +74,11 @@ def test_attention_s_queries_keys_and_values_are_apart():
     found = statistics(layers, initialization={layer: torch.ones_like(own) for layer, own in layers.items()})
     assert [found[f"attention.{part}"]["drift"] for part in "QKV"] == [0, 1, None]
     assert [found[f"attention.{part}"]["dead_channels"] for part in "QKV"] == [0, 0, 1]
-    assert list(split_layers({"in_proj_weight": torch.ones(3, 1)}, ["in_proj_weight"])) == ["Q", "K", "V"]
+    vit = Blueprint("vit", "digits", 10, channels=1, image_size=8)
+    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in vit.shapes(vit.prunable).items()}
+    masks["blocks.3.attention.in_proj.weight"][192:384] = False  # of 3 x 192 rows
+    survivors = evaluation.sign_statistics(masks, masks, masks, masks)["survivors"]
+    assert [survivors[f"blocks.3.attention.{part}"] for part in "QKV"] == [192 * 192, 0, 192 * 192]
 
 
 def of_first_class(*probabilities: float) -> Tensor:
@@ -189,6 +198,31 @@ def test_larger_ensembles_than_there_are(runs, run_analysis, tmp_path):
     (note,) = errors.splitlines()
     assert note.startswith("note: an ensemble of 3 needs")
     assert "digits_resnet20_lrr_seed2 LRR signs level 2 has 2" in note
+
+
+def test_untrained_command(runs, run_analysis, monkeypatch):
+    """The networks that are measured are those that main.py trains."""
+    first = runs / "digits_resnet20_lrr_seed1"
+    measured, begun = [], []
+    monkeypatch.setattr(
+        PositionMeter, "measure", lambda meter, state: (None, measured.append(state) or Evaluation(1, 30))
+    )
+    status, shown, errors = run_analysis("untrained", first, "--device", "cpu")
+    assert (status, errors) == (0, "")
+    assert [float(row["untrained_error"]) for row in read_csv(runs / "figures/untrained/untrained.csv")] == [70, 70]
+    recorded = [result["test_error"] for result in results_of(runs, f"{first.name}/final/level_02_signs*")]
+    assert f"| 70.00 ± 0.00           | {mean_and_deviation(recorded)} | 2 |" in shown
+    shutil.copytree(first, runs / "again" / first.name, ignore=shutil.ignore_patterns("level_02_signs*"))
+    begin = trainer.SubnetworkTrainer.begin
+    monkeypatch.setattr(
+        trainer.SubnetworkTrainer,
+        "begin",
+        lambda own, state, *rest, **more: (begun.append(state), begin(own, state, *rest, **more)),
+    )
+    flags = ("--method", "lrr", "--seed", "1", "--pixels", "6", "--start", "signs", "--final-seeds", "2", "3")
+    run_in_process(runs / "again", *flags)
+    for ours, theirs in zip(measured, begun, strict=True):
+        assert_equal_states(ours, theirs)
 
 
 def trained_on_other_data(run, copy, finals):

@@ -9,10 +9,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from data import decoding
 from models import ARCHITECTURES, Architecture
 from tests.commands import assert_refused, read_csv
+from tests.fake_data import jpeg
 from utils.benchmark import __main__ as benchmark
-from utils.benchmark import arms, sharing
+from utils.benchmark import arms, input, sharing
 from utils.benchmark.measure import Arm, measure_arms
 from utils.benchmark.plain import PilImages, PlainTraining
 from utils.benchmark.workload import Workload, random_dataset
@@ -55,6 +57,20 @@ def test_every_arm_of_a_cpu_is_measured(run_benchmark, monkeypatch):
         images_a_second = float(row["images a second"].replace(",", ""))
         assert images_a_second == pytest.approx(128_000 / float(row["ms a step"]), rel=0.01)
         assert row["range"] in shown
+
+
+def test_the_input_alone(run_program, tmp_path, monkeypatch):
+    """Of a folder, whose small images make copies that are the same."""
+    monkeypatch.setattr(decoding, "fast_decoder", lambda: None)
+    monkeypatch.setattr(input, "fast_decoder", lambda: None)
+    for index in range(3):
+        (tmp_path / f"{index}.JPEG").write_bytes(jpeg((index, 1, 2)))
+    flags = "--rounds", 2, "--out", tmp_path / "new" / "b.csv", "--input"
+    status, shown, _ = run_program(benchmark, *flags, tmp_path)
+    rows = read_csv(tmp_path / "new" / "b.csv")
+    assert (status, [row["arm"] for row in rows]) == (0, ["torchvision", "Pillow", "Pillow, copies of 256"])
+    assert all(row["n"] == "2" and row["images a second"] in shown for row in rows)
+    assert_refused(run_program(benchmark, *flags, tmp_path / "nowhere"), "nowhere has no JPEGs")
 
 
 def test_positions_are_measured_against_their_bare_passes(run_benchmark, monkeypatch):

@@ -1,24 +1,29 @@
 """ImageNet in the official layout: its preparation, its crops against torchvision's transforms, and whole jobs."""
 
 import io
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision import transforms
 
 import calculate_error_barrier
 import main
-from data import load_dataset, prepare_imagenet
+from data import decoding, load_dataset, prepare_imagenet
 from data.augmentation import Augmentation, draw_resized_crops
 from data.batches import draw_epoch, evaluation_batches, training_batches
-from data.image_files import Crops, Task, decode, open_image
+from data.decoding import decode, fast_decoder, is_plain, open_image
+from data.image_files import Crops, Task
 from data.imagenet import FOLDER, LIST
 from data.part import Part
 from tests.commands import (
@@ -41,7 +46,10 @@ TRAIN, TEST = 6, 2  # images of a class
 GRAY, CMYK, PROGRESSIVE, PNG = ("L", "JPEG", {}), ("CMYK", "JPEG", {}), ("RGB", "JPEG", {"progressive": True}), (
     "RGB", "PNG", {}
 )  # fmt: skip
-ODD = {0: GRAY, 7: CMYK, 8: PROGRESSIVE, 15: PNG}  # by number of the image
+ON_ITS_SIDE = Image.Exif()
+ON_ITS_SIDE[ExifTags.Base.Orientation] = 6
+TURNED = "RGB", "JPEG", {"exif": ON_ITS_SIDE}
+ODD = {0: GRAY, 3: TURNED, 7: CMYK, 8: PROGRESSIVE, 15: PNG}  # by number of the image
 
 
 def photograph(index):
@@ -159,8 +167,9 @@ def test_what_the_preparation_refuses(tmp_path, run_program):
     official = solution.read_text()
     solution.write_text("name,class\n")
     refused("ILSVRC2012_val_00000001.JPEG has no class")
-    solution.write_text(official.replace("PredictionString", "prediction"))
-    refused("is not the official LOC_val_solution.csv")
+    for other in (official.replace("PredictionString", "prediction"), "490\n361\n"):  # the devkit's ground truth
+        solution.write_text(other)
+        refused("is not the official LOC_val_solution.csv", "no file of the devkit")
     solution.unlink()
     refused("LOC_val_solution.csv is missing", "--solution")
     solution.write_text(official)
@@ -177,13 +186,84 @@ def test_data_that_are_not_prepared(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Smaller copies of the training images
+# ---------------------------------------------------------------------------------------------------------------------
+
+SIDE = 80
+
+
+@pytest.fixture(scope="module")
+def copied(prepared):
+    """Copies of 80 pixels on the shorter side, of images with 375, 375, 64, 64, 256 and 80."""
+    prepare_imagenet.make_copies(prepared, SIDE, workers=0)
+    return prepared / f"imagenet_short_side_{SIDE}"
+
+
+def test_copies_of_the_training_images(prepared, copied):
+    """Resized as torchvision does; what is small enough is the same file."""
+    for path in training_paths(prepared)[0]:
+        copy, image = copied / path.relative_to(prepared / FOLDER), Image.open(path).convert("RGB")
+        if min(image.size) <= SIDE:
+            assert copy.read_bytes() == path.read_bytes()
+            continue
+        ours, expected = Image.open(copy), transforms.functional.resize(image, SIDE)
+        assert (ours.size, min(ours.size)) == (expected.size, SIDE)
+        difference = np.asarray(ours).astype(float) - np.asarray(expected)
+        assert np.abs(difference).mean() < 4  # of 256 grey levels, for quality 95
+
+
+def test_an_interrupted_copying_goes_on(prepared, copied, tmp_path, run_program):
+    """One copy is cut, one is missing: those two are made, and no other."""
+    root = tmp_path / "again"
+    shutil.copytree(prepared, root)
+    target = root / copied.name
+    (target / LIST).unlink()
+    copies = sorted(target.rglob("*.JPEG"))
+    cut, missing = copies[0], copies[5]
+    cut.write_bytes(cut.read_bytes()[:500])
+    missing.unlink()
+    before = {path: path.stat().st_mtime_ns for path in copies if path != missing}
+    status, shown, error = run_program(
+        prepare_imagenet, "--data-root", root, "--workers", 1, "--cache-short-side", SIDE
+    )
+    assert status == 0, error
+    assert f"{target}: 18 copies, 0.0 GB: train on them with --cache-short-side {SIDE}" in shown
+    assert {path for path in copies if path.stat().st_mtime_ns != before.get(path)} == {cut, missing}
+    for path in copies:
+        assert path.read_bytes() == (copied / path.relative_to(target)).read_bytes()
+
+
+def test_training_on_copies(prepared, copied, tmp_path, run_program):
+    """Test images are the official ones. What is trained on is a setting, also of what is measured later."""
+    whole, small = (load_dataset("imagenet", prepared, None, 32, side, workers=0) for side in (None, SIDE))
+    assert small.train.folder == copied
+    assert (small.train.labels.tolist(), small.test.folder) == (whole.train.labels.tolist(), prepared / FOLDER)
+    assert whole.description() != small.description()
+    job = [*JOB, "--data-root", str(prepared), "--start"]
+    run = run_in_process(tmp_path, *job, "--cache-short-side", str(SIDE))
+    flags = ("--points", 2, "--data-root", prepared, "--workers", 0, "--device", "cpu")
+    status, _, error = run_program(calculate_error_barrier, "--normalization-path", run / "level_01", *flags)
+    assert (status, "recorded" in error) == (0, False), error
+    with pytest.raises(UserError, match=r"--cache-short-side None \(there: 80\)"):
+        run_in_process(tmp_path, *job)
+
+
+def test_copies_that_are_not_there(prepared, tmp_path, run_program):
+    command = r"run python data/prepare_imagenet.py --data-root .* --cache-short-side 70"
+    with pytest.raises(UserError, match=f"imagenet.npz is missing: {command}"):
+        load_dataset("imagenet", prepared, cache_short_side=70)
+    refused = run_program(main, "--dataset", "cifar100", "--cache-short-side", "70", "--runs-dir", tmp_path)
+    assert_refused(refused, "--cache-short-side goes with --dataset imagenet")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Crops, as torchvision's transforms of PIL images make them
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def training_paths(root):
     paths = [root / FOLDER / "train" / wnid / f"{wnid}_{index}.JPEG" for wnid in WNIDS for index in range(TRAIN)]
-    return paths, [str(path.relative_to(root / FOLDER)) for path in paths]
+    return paths, list(map(str, paths))
 
 
 def assert_close_pixels(ours, expected):
@@ -198,7 +278,7 @@ def test_training_crops_are_torchvision_s(prepared, size):
     """With the boxes that are drawn here, for images of every kind."""
     paths, names = training_paths(prepared)
     augmentation = Augmentation(flip=True, crop_areas=(0.08, 1.0))
-    crops, drawn = Crops(prepared / FOLDER)[Task(names, [0] * len(names), size, augmentation, seed=7)]
+    crops, drawn = Crops()[Task(names, [0] * len(names), size, augmentation, seed=7)]
     images = [Image.open(path).convert("RGB") for path in paths]
     widths, heights = torch.tensor([image.size for image in images]).split(1, dim=1)
     boxes = draw_resized_crops((0.08, 1.0), heights, widths, torch.Generator().manual_seed(7))
@@ -210,7 +290,7 @@ def test_training_crops_are_torchvision_s(prepared, size):
 @pytest.mark.parametrize("size", [224, 64])
 def test_evaluation_crops_are_torchvision_s(prepared, size):
     paths, names = training_paths(prepared)
-    crops, drawn = Crops(prepared / FOLDER)[Task(names, list(range(len(names))), size)]
+    crops, drawn = Crops()[Task(names, list(range(len(names))), size)]
     side = {224: 256, 64: 73}[size]
     transform = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(size)])
     for crop, path in zip(crops, paths, strict=True):
@@ -236,10 +316,35 @@ def test_boxes_are_drawn_as_torchvision_s(width, height):
     assert none_fits.tolist() == [list(middle)]
 
 
-def test_every_kind_of_file_has_three_channels(prepared):
-    for path in training_paths(prepared)[0]:
-        image = open_image(path)
-        assert decode(image, path).shape == (3, image.height, image.width)
+def test_every_kind_of_file_has_pillow_s_pixels(prepared, monkeypatch):
+    """Three channels, not turned by EXIF; by torchcodec if it is there, which is not asked for every kind."""
+    asked = []
+    for index, path in enumerate(training_paths(prepared)[0]):
+        pixels = decode(open_image(path), path)
+        assert torch.equal(pixels, torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1))
+        monkeypatch.setattr(decoding, "fast_decoder", lambda index=index: lambda _: asked.append(index))
+        decode(open_image(path), path)
+        monkeypatch.undo()
+    assert {*range(TRAIN * len(WNIDS))} - {*asked} == {3, 7, 15}
+
+
+@pytest.mark.skipif(not fast_decoder(), reason="needs torchcodec")
+def test_torchcodec_s_pixels_are_pillow_s():
+    """Of all it is given: sizes, qualities, subsampling of colours, restarts. A file that is cut is damaged to both."""
+    options = ({}, {"progressive": True}, {"restart_marker_blocks": 3})
+    for shape, mode, quality, subsampling, option in product(SHAPES, ("RGB", "L"), (50, 95), (0, 1, 2), options):
+        content = io.BytesIO()
+        drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)).convert(mode)
+        drawn.resize((shape[0] // 3, shape[1])).save(
+            content, "JPEG", quality=quality, subsampling=subsampling, **option
+        )
+        ours, theirs = (decode(Image.open(content), Path("image"), fast) for fast in (True, False))
+        assert torch.equal(ours, theirs)
+    for end in range(2, 5000, 500):
+        cut = Image.open(io.BytesIO(content.getvalue()[:-end]))
+        assert is_plain(cut)
+        with pytest.raises(FileError, match="is damaged"):
+            decode(cut, Path("image"))
 
 
 def test_batches_are_flipped_and_normalized(prepared):
@@ -327,6 +432,24 @@ def test_a_list_that_is_damaged(prepared, tmp_path):
         np.savez(tmp_path / LIST, **wrong)
         with pytest.raises(FileError, match=r"imagenet\.npz is damaged: delete it and run python data/prepare"):
             load_dataset("imagenet", tmp_path)
+
+
+def test_memory_holds_a_few_batches(prepared, tmp_path):
+    """Not an epoch's images, which are 25 MB of crops: 2,000 of a small training set, as files."""
+    paths, count = training_paths(prepared)[0], 2000
+    for index in range(count):
+        (tmp_path / str(index)).symlink_to(paths[2])  # of 90 x 64 pixels
+    train = load_dataset("imagenet", prepared, pixels=64, workers=0).train
+    names, classes = (
+        np.array([str(index) for index in range(count)], dtype=bytes),
+        torch.zeros(count, dtype=torch.int64),
+    )
+    dataset = replace(train, names=names, classes=classes, file_sizes=classes, folder=tmp_path)
+    held = []
+    for crops, _ in dataset.draw_epoch(Augmentation(crop_areas=(0.08, 1.0)), 50, seed=0, first=0):
+        assert crops.shape == (50, 64, 64, 3)
+        held.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    assert max(held[5:]) - held[5] < 8e6
 
 
 def test_an_image_that_is_gone_or_damaged(tmp_path):

@@ -16,6 +16,7 @@ PARAMETERS = {
     "resnet50": 23_705_252,
     "mobilenetv2": 2_412_212,
     "mobilenetv2_tiny": 38_652,
+    "mlpmixer_tiny": 38_980,
     "shufflenet": 1_012_108,
     "efficientnet": 3_627_488,
     "vgg11_bn": 9_277_284,

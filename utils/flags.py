@@ -27,7 +27,7 @@ SETTINGS = (
     *("prune_rate", "pruning_schedule", "rewind_epoch", "rewind_norms", "alpha_range", "alpha_per_layer"),
     *("final_epochs", "decays_at", "lr", "momentum", "weight_decay", "batch_size", "search_lr", "score_penalty"),
     *("optimizer", "final_schedule", "level_ramp_epochs", "final_ramp_epochs", "clip_norm", "label_smoothing"),
-    *("micro_batch_size", "sign_in_epochs"),
+    *("micro_batch_size", "sign_in_epochs", "cache_short_side"),
 )
 
 
@@ -113,6 +113,8 @@ def add_run_flags(add: Callable) -> None:
     add("--train-images-per-class", type=POSITIVE, metavar="N", help="train on the first N images of each class only")
     add("--pixels", type=POSITIVE, metavar="N",
         help="make the images smaller, N pixels a side; of ImageNet, the crops (default: 224)")
+    add("--cache-short-side", type=POSITIVE, metavar="N",
+        help="train on copies of ImageNet's images with N pixels on the shorter side (data/prepare_imagenet.py)")
 
 
 def add_pruning_flags(add: Callable) -> None:
@@ -276,6 +278,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--rewind-norms needs levels: choose --method lrr, aws, imp or wr")
     if args.micro_batch_size and method.searches:
         raise UserError("--micro-batch-size: Gem-Miner's search takes whole batches")
+    if args.cache_short_side and not DATASETS[args.dataset].on_disk:
+        raise UserError(f"--cache-short-side goes with --dataset imagenet: {args.dataset} is held in memory")
     if args.batch_size % (args.micro_batch_size or args.batch_size):
         raise UserError(
             f"--micro-batch-size {args.micro_batch_size} should divide --batch-size {args.batch_size} without remainder"

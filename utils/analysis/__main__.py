@@ -1,9 +1,11 @@
-"""What finished runs hold beyond their accuracies, without training: sign statistics, and ensembles.
+"""What finished runs hold beyond their accuracies, without training: sign statistics, ensembles, untrained transfers.
 
     python -m utils.analysis signs RUN ..              # agreement, drift, bits and survivors: needs files only
     python -m utils.analysis ensembles RUN ..          # averaged probabilities of final trainings, without training
+    python -m utils.analysis untrained RUN ..          # test errors of transfers before their final training
 
-Both print Markdown tables and leave them, CSV files and a picture of each network in figures/ beside the first run.
+All print Markdown tables and leave them and CSV files in figures/ beside the first run, the first two also a picture of
+each network.
 """
 
 import argparse
@@ -16,11 +18,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.analysis.ensembles import SMALLEST, common_size, find_teams, measure_team, note_missing
-from utils.analysis.presentation import ensemble_figure, ensemble_rows, pair_rows, sign_figure, sign_rows
+from utils.analysis.presentation import (
+    ensemble_figure,
+    ensemble_rows,
+    pair_rows,
+    sign_figure,
+    sign_rows,
+    untrained_rows,
+)
 from utils.analysis.signs import SignedRun, compare_runs, finished_levels
+from utils.analysis.untrained import measure_untrained
 from utils.errors import UserError, exit_status, refuse
 from utils.files import write, write_csv
-from utils.flags import COUNT, HelpFormatter, add_sweep_flag, make_parser, number
+from utils.flags import COUNT, HelpFormatter, add_sweep_flag, add_workers_flag, make_parser, number
 from utils.results.plots import save_figure
 from utils.results.tables import check_same_experiments, grouped, markdown_table
 from utils.runs.records import FIGURES_FOLDER, Record
@@ -38,14 +48,17 @@ def main() -> int:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(PROGRAM, __doc__)
-    analyses = parser.add_subparsers(dest="analysis", required=True, metavar="signs|ensembles")
+    analyses = parser.add_subparsers(dest="analysis", required=True, metavar="signs|ensembles|untrained")
     signs = add_analysis(analyses, "signs", "how signs agree over levels, and what survives in each layer")
     signs("--level", type=COUNT, help="the last one to look at, whose layers are shown (default: the last of all runs)")
     ensembles = add_analysis(analyses, "ensembles", "accuracy of averaged probabilities, and disagreement")
     ensembles("--members", type=number(int, SMALLEST), nargs="+", metavar="M",
         help="sizes of the ensembles (default: the most networks that every start has)")
-    ensembles("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    ensembles("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    untrained = add_analysis(analyses, "untrained", "test errors of transfers before their final training")
+    for add in (ensembles, untrained):
+        add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+        add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+        add_workers_flag(add)
     args = parser.parse_args(argv)
     args.runs = list(dict.fromkeys(run.resolve() for run in args.runs))  # named twice, a run would be two trials
     args.out = args.out or args.runs[0].parent / FIGURES_FOLDER / args.analysis
@@ -53,7 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def add_analysis(analyses, name: str, description: str):
-    """A subcommand with the flags that both have; returns what adds others."""
+    """A subcommand with the flags that all have; returns what adds others."""
     parser = analyses.add_parser(name, help=description, description=description, formatter_class=HelpFormatter)
     parser.error = partial(refuse, parser)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; their seeds are the trials")
@@ -69,7 +82,7 @@ def add_analysis(analyses, name: str, description: str):
 def analyse(args: argparse.Namespace) -> None:
     records = [Record(folder) for folder in args.runs]
     check_same_experiments(records, args.by)
-    sections = (analyse_signs if args.analysis == "signs" else analyse_ensembles)(records, args)
+    sections = ANALYSES[args.analysis](records, args)
     text = "\n\n".join(f"## {title}\n\n{markdown_table(rows)}" for title, rows in sections.items() if rows)
     write(args.out / f"{args.analysis}.md", f"{text}\n".encode())
     print(f"{text}\n\n{args.analysis}: {args.out}")
@@ -118,7 +131,7 @@ def analyse_ensembles(records: Sequence[Record], args: argparse.Namespace) -> di
         for size in sizes:
             note_missing(teams, size)
         for team in tqdm(teams, desc=network, leave=False, disable=not sys.stderr.isatty()):
-            rows += measure_team(team, sizes, args.data_root, device)
+            rows += measure_team(team, sizes, args.data_root, device, args.workers)
     if not rows:
         raise UserError("no start has enough networks for an ensemble: --final-seeds 2 3 4 of main.py makes three")
     keep(args.out, {"ensembles": rows})
@@ -126,6 +139,21 @@ def analyse_ensembles(records: Sequence[Record], args: argparse.Namespace) -> di
         if any(row["experiment"].level is not None for row in own):
             save_figure(ensemble_figure(own), args.out / network.replace(" ", "_"))
     return {"Ensembles of m networks": ensemble_rows(rows)}
+
+
+def analyse_untrained(records: Sequence[Record], args: argparse.Namespace) -> dict[str, list[dict]]:
+    """Keep the numbers; returns the table by its title."""
+    device, rows = choose_device(args.device), []
+    for record in tqdm(records, desc="runs", leave=False, disable=not sys.stderr.isatty()):
+        rows += measure_untrained(record, args.by, args.data_root, device, args.workers)
+    if not rows:
+        raise UserError("no run has a transfer of its own level to a new initialization: main.py's --start makes them")
+    rows.sort(key=lambda row: row["experiment"].order)
+    keep(args.out, {"untrained": rows})
+    return {"Transfers before and after training": untrained_rows(rows)}
+
+
+ANALYSES = {"signs": analyse_signs, "ensembles": analyse_ensembles, "untrained": analyse_untrained}
 
 
 def network_of(row: dict) -> str:

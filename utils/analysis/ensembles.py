@@ -97,12 +97,14 @@ def percentage(hits: Tensor) -> float:
     return 100 * int(hits.sum()) / len(hits)
 
 
-def measure_team(team: Team, sizes: Sequence[int], data_root: Path, device: torch.device) -> list[dict]:
+def measure_team(
+    team: Team, sizes: Sequence[int], data_root: Path, device: torch.device, workers: int | None = None
+) -> list[dict]:
     """A row for every ensemble. The members in their order are cut into as many ensembles of a size as there are, so
     that no network is in two of them."""
     there, rows = len(team.members), []
     fitting = [size for size in sizes if size <= there]
-    probabilities, labels = predict_all(team, data_root, device) if fitting else ([], None)
+    probabilities, labels = predict_all(team, data_root, device, workers) if fitting else ([], None)
     for size in fitting:
         for first in range(0, there - size + 1, size):
             chosen, own = team.members[first : first + size], probabilities[first : first + size]
@@ -113,7 +115,7 @@ def measure_team(team: Team, sizes: Sequence[int], data_root: Path, device: torc
     return rows
 
 
-def predict_all(team: Team, data_root: Path, device: torch.device) -> tuple[list[Tensor], Tensor]:
+def predict_all(team: Team, data_root: Path, device: torch.device, workers: int | None) -> tuple[list[Tensor], Tensor]:
     """The class probabilities of every member on the test images, and the labels; says if a member's accuracy differs
     from what its training recorded, by at least one image. Raises UserError if members have different data or classes.
     """
@@ -122,7 +124,7 @@ def predict_all(team: Team, data_root: Path, device: torch.device) -> tuple[list
         network = read_network(member["folder"])
         first = first or network
         check_comparable([first, network])
-        dataset = load_data(network, data_root, device)
+        dataset = load_data(network, data_root, device, workers)
         labels = dataset.test.labels
         probabilities.append(predict(network.blueprint.build(network.model, {}, device), dataset))
         recorded, accuracy = network.result["test_accuracy"], percentage(probabilities[-1].argmax(dim=1) == labels)
@@ -139,9 +141,9 @@ def predict(network: nn.Module, dataset: Dataset) -> Tensor:
     return torch.cat([network(images).softmax(dim=1) for images, _ in evaluation_batches(dataset, dataset.test)])
 
 
-def load_data(network: TrainedNetwork, root: Path, device: torch.device) -> Dataset:
+def load_data(network: TrainedNetwork, root: Path, device: torch.device, workers: int | None) -> Dataset:
     """The network's data. Raises UserError if the data root holds other data than it was trained on."""
-    dataset, description = load_once(device, network.blueprint.dataset, root, *network.amount)
+    dataset, description = load_once(device, network.blueprint.dataset, root, *network.amount, workers)
     network.check_data(description, root)
     return dataset
 

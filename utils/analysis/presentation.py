@@ -149,6 +149,23 @@ def ensemble_rows(rows: Sequence[dict]) -> list[dict]:
     ]
 
 
+def untrained_rows(rows: Sequence[dict]) -> list[dict]:
+    """One line for every start, level and share of flipped signs."""
+    groups = grouped(rows, lambda row: row["experiment"])
+    return [
+        {
+            "network": experiment.network,
+            "start": f"{experiment.title} {STARTS[experiment.start].formula}",
+            **varying(experiment, groups),
+            "level": experiment.level,
+            "untrained test error %": mean_and_deviation(trials(own, "untrained_error")),
+            "trained %": mean_and_deviation(trials(own, "test_error")),
+            "n": len(trials(own, "test_error")),
+        }
+        for experiment, own in groups.items()
+    ]
+
+
 def ensemble_figure(rows: Sequence[dict]) -> Figure:
     """One network's picture: each measure by start or, of several levels, against the remaining ratio, with the dense
     networks' as a line; a row of panels for every number of members."""

@@ -12,26 +12,20 @@ from torch import Tensor
 
 from utils.method.methods import METHODS
 from utils.method.network import load_network
+from utils.method.pruning import attention_apart
 from utils.method.signed_mask import SignedMask, extract_signed_mask, load_signed_mask
 from utils.results.tables import Experiment
 from utils.runs.records import NETWORK_FILE, Record
 from utils.runs.run import INITIALIZATION, SIGNED_MASK_FILE, FinalTraining, Level
 
 CHANCE = 0.5  # the agreement of random signs
-PACKED = "in_proj_weight"  # of torch's MultiheadAttention: queries, keys and values, one below the other
 Layers = dict[str, Tensor]  # layer -> its signs, int8, output channels first
 
 
 def split_layers(signed_mask: SignedMask, names: Iterable[str]) -> Layers:
     """The signs of the weights ``names``, layer by layer; attention's packed Q, K and V apart."""
-    layers: Layers = {}
-    for name in names:
-        if name.endswith(PACKED):
-            thirds = zip("QKV", signed_mask[name].chunk(3), strict=True)
-            layers |= {f"{name.removesuffix(PACKED)}{part}": third for part, third in thirds}
-        else:
-            layers[name.removesuffix(".weight")] = signed_mask[name]
-    return layers
+    apart = attention_apart({name: signed_mask[name] for name in names})
+    return {name.removesuffix(".weight"): signs for name, signs in apart.items()}
 
 
 def count_signs(layers: Layers, references: Mapping[str, Layers]) -> dict[str, Counter]:

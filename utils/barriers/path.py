@@ -40,9 +40,10 @@ class TrainedNetwork:
     result: dict | None
 
     @property
-    def amount(self) -> tuple[int | None, int | None]:
-        """How much of its data it was trained on: images of each class, and pixels a side; None for all."""
-        return self.settings["train_images_per_class"], self.settings.get("pixels")
+    def amount(self) -> tuple[int | None, int | None, int | None]:
+        """How much of its data it was trained on: images of each class, pixels a side, and the shorter side of the
+        copies; None for all."""
+        return self.settings["train_images_per_class"], *map(self.settings.get, ("pixels", "cache_short_side"))
 
     def check_data(self, description: str, root: Path) -> None:
         """Raises UserError if the data root holds other data than it was trained on."""

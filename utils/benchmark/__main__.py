@@ -3,6 +3,7 @@
     python -m utils.benchmark mobilenetv2 shufflenet        # on CUDA if there is a GPU, else what makes sense on a CPU
     python -m utils.benchmark mobilenetv2 --share 1 2 4     # several trainings at once on the one device
     python -m utils.benchmark mobilenetv2 --positions       # a position of an error barrier against its bare passes
+    python -m utils.benchmark --input FOLDER                # ImageNet's input alone, from a folder of JPEGs
 
 The arms alternate in one process, on random images; a ratio is the plain step's time divided by the arm's in the same
 round. "Plain" is how existing implementations train (utils/benchmark/plain.py).
@@ -18,6 +19,7 @@ import torch
 
 from models import ARCHITECTURES
 from utils.benchmark.arms import describe_positions, describe_steps, position_arms, step_arms
+from utils.benchmark.input import GENERATED, measure_input
 from utils.benchmark.measure import FAILURES, failed_row, measure_arms
 from utils.benchmark.sharing import share_device
 from utils.benchmark.workload import BATCH_SIZE, CLASSES, EPOCH_IMAGES, Workload
@@ -48,6 +50,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--workers", type=COUNT, default=min(4, os.cpu_count() or 1), help="processes of the plain arm's data loader")
     add("--share", type=POSITIVE, nargs="+", metavar="N", help="instead: N trainings of the fastest arm at once")
     add("--positions", action="store_true", help="instead: positions of error barriers")
+    add("--input", type=Path, nargs="?", const=GENERATED, metavar="FOLDER",
+        help="instead: ImageNet's input alone, of the JPEGs below FOLDER (default: of generated ones)")  # fmt: skip
     add("--seconds", type=RATE, default=20.0, help="of each measurement with --share")
     add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
     add("--out", type=Path, help="CSV file of the results")
@@ -55,6 +59,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def benchmark(args: argparse.Namespace) -> None:
+    if args.input:
+        rows = measure_input(args.input, args.rounds)
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(args.out, rows)
+        print(f"ImageNet's training crops, by one core of {device_name(torch.device('cpu'))}")
+        return print(markdown_table(rows))
     device = choose_device(args.device)
     cuda = device.type == "cuda"
     if cuda:

@@ -27,6 +27,7 @@ NEVER_PRUNED = {
     nn.Linear: ("bias",),
     nn.MultiheadAttention: ("in_proj_bias", "bias_k", "bias_v"),
 }
+PACKED = ("in_proj_weight", "in_proj.weight")  # queries, keys and values, one below the other: torch's, and our ViT's
 
 
 def prunable_names(network: nn.Module, classifier: str, unpruned: tuple[str, ...] = ()) -> list[str]:
@@ -53,6 +54,18 @@ def prunable_names(network: nn.Module, classifier: str, unpruned: tuple[str, ...
             if module_name != classifier:
                 names.append(name)
     return names
+
+
+def attention_apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same by name for reports, but attention's queries, keys and values apart: ``PREFIX.Q``, ``.K`` and ``.V``."""
+    apart = {}
+    for name, tensor in tensors.items():
+        prefix = next((name.removesuffix(packed) for packed in PACKED if name.endswith(packed)), None)
+        parts = {name: tensor}
+        if prefix is not None:
+            parts = {prefix + part: third for part, third in zip("QKV", tensor.chunk(3), strict=True)}
+        apart |= parts
+    return apart
 
 
 def _listed(table: Mapping[type, tuple[str, ...]], module: nn.Module, short_name: str) -> bool:

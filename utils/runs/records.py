@@ -22,7 +22,7 @@ EARLIER_DEFAULTS = {
     **{"pruning_schedule": "constant", "decays_at": [0.5, 0.75], "network_version": 1},
     **{"optimizer": "sgd", "final_schedule": "step", "level_ramp_epochs": 0, "final_ramp_epochs": 0},
     **{"clip_norm": None, "label_smoothing": 0.0, "micro_batch_size": None, "sign_in_epochs": 1, "processes": 1},
-    **dict.fromkeys(("pixels", "rewind_norms", "alpha_per_layer", "signed_mask_source")),
+    **dict.fromkeys(("pixels", "cache_short_side", "rewind_norms", "alpha_per_layer", "signed_mask_source")),
 }
 NOT_FLAGS = ("data", "network_version", "signed_mask_source", "processes")  # settings that no flag sets
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data.dataset import Dataset
 from utils.method.network import Blueprint, State
-from utils.method.pruning import Masks, remaining_ratio, remaining_ratio_of_all
+from utils.method.pruning import Masks, attention_apart, remaining_ratio, remaining_ratio_of_all
 from utils.method.signed_mask import count_sign_flips
 from utils.method.step import Batches, TrainingError, TrainStep, count_correct
 from utils.training.distributed import gather, sum_over_processes, world_size
@@ -151,8 +151,8 @@ def describe_network(
 
 def sign_statistics(trained: State, previous: State, initial: State, masks: Masks) -> dict:
     """Signs flipped since the last level and since initialization, as shares of the surviving weights, and the
-    survivors of each layer."""
-    survivors = {name: int(mask.sum()) for name, mask in masks.items()}
+    survivors of each layer, attention's Q, K and V apart."""
+    survivors = {name: int(mask.sum()) for name, mask in attention_apart(masks).items()}
     total = sum(survivors.values())
     return {
         "signs_flipped_since_last_level": count_sign_flips(trained, previous, masks) / total,
