@@ -446,7 +446,7 @@ def test_memory_holds_a_few_batches(prepared, tmp_path):
     )
     dataset = replace(train, names=names, classes=classes, file_sizes=classes, folder=tmp_path)
     held = []
-    for crops, _ in dataset.draw_epoch(Augmentation(crop_areas=(0.08, 1.0)), 50, seed=0, first=0):
+    for _, crops in dataset.draw_epoch(Augmentation(crop_areas=(0.08, 1.0)), 50, seed=0, first=0):
         assert crops.shape == (50, 64, 64, 3)
         held.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
     assert max(held[5:]) - held[5] < 8e6
