@@ -342,6 +342,8 @@ BAD_FLAGS = [
     (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),
     ("--method gm --level-epochs 5".split(), ["Gem-Miner", "every 5 epochs and 5 are too few", "--level-epochs 6"]),
     (["--method", "gm", "--final-levels", "0"], ["--final-levels counts from 1"]),
+    (["--micro-batch-size", "48"], ["--micro-batch-size 48 should divide --batch-size 32 without remainder"]),
+    ("--method gm --level-epochs 6 --micro-batch-size 16".split(), ["Gem-Miner's search takes whole batches"]),
     (["--final-epochs", "x"], ["--final-epochs", "x"]),
     (["--signed-mask", "nowhere.npz"], ["nowhere.npz", "No such file", "check the path"]),
     (["--signed-mask", "README.md"], ["README.md is damaged or no signed-mask file"]),
