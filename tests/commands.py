@@ -70,11 +70,12 @@ def finish(stage: Path, **result: object) -> None:
 
 
 def finish_final(
-    run: Path, method: str, final: FinalTraining, accuracy: float, remaining_ratio: float = 1.0, precision: str = "fp32"
-) -> None:
-    """Make a finished final training of a made-up run of ResNet-20 on the digits."""
-    network = {"dataset": "digits", "arch": "resnet20", "method": method, "seed": final.order_seed - 1}
-    result = {"remaining_ratio": remaining_ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
+    run: Path, method: str, final: FinalTraining, accuracy: float, ratio: float = 1.0, precision: str = "fp32",
+    dataset: str = "digits",
+) -> None:  # fmt: skip
+    """Make a finished final training of a made-up run of ResNet-20."""
+    network = {"dataset": dataset, "arch": "resnet20", "method": method, "seed": final.order_seed - 1}
+    result = {"remaining_ratio": ratio, "test_accuracy": accuracy, "test_error": 100 - accuracy}
     result["test_loss"] = result["test_error"] / 10
     finish(run / final.stage, kind="final", precision=precision, **network, **asdict(final), **result)
 

@@ -5,10 +5,13 @@ import os
 # The tests' networks are tiny, and processes side by side would wait for each other's threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import shutil
 import sys
 
 import pytest
 import torch
+
+from tests.commands import run_in_process
 
 
 @pytest.fixture
@@ -25,6 +28,18 @@ def run_program(monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def finished_run(request, tmp_path_factory):
+    """What main.py makes of the flags JOB of a file of tests, all of which only look at it."""
+    return run_in_process(tmp_path_factory.mktemp("runs"), *request.module.JOB)
+
+
+@pytest.fixture
+def copy_of_run(finished_run, tmp_path):
+    """The same, to be changed; it lies in ``tmp_path``."""
+    return shutil.copytree(finished_run, tmp_path / finished_run.name)
 
 
 @pytest.fixture

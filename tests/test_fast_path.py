@@ -102,6 +102,16 @@ def test_compiled_training_follows_the_readable_step():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("make", "train"), [(toy.make_search, toy.search), (toy.make_sign_in, toy.sign_in)])
+def test_scores_and_products_compile_to_one_graph(make, train, no_code_generated):
+    counters.clear()
+    losses, expected = (train(make(speed), seed=1) for speed in (Speed(compile=True), Speed()))
+    assert losses[:5] == pytest.approx(expected[:5], rel=1e-3)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+@pytest.mark.slow
 def test_many_networks_compile_in_one_process(traced_only):
     """More than torch's own limit of versions of one function, which is 8."""
     accelerated = partial(accelerate, speed=Speed(compile=True), device=toy.CPU, batch_size=4)

@@ -19,6 +19,7 @@ from utils.flags import (
 )
 from utils.method.methods import METHODS
 from utils.results.plan import flags_of
+from utils.runs.records import EARLIER_DEFAULTS, NOT_FLAGS
 from utils.seeding import derive_seed
 
 
@@ -132,7 +133,8 @@ DECIDES = [
     *("--method wr --rewind-epoch 3", "--alpha-range 0 0.5", "--final-epochs 11", "--decays-at 0.5", "--lr 0.2"),
     *("--momentum 0.8", "--weight-decay 0", "--batch-size 64", "--method gm --search-lr 0.2"),
     *("--method gm --score-penalty 0", "--pixels 8", "--rewind-norms", "--alpha-per-layer"),
-    "--sign-in-epochs 2",
+    *("--optimizer adam", "--final-schedule cosine", "--level-ramp-epochs 1", "--final-ramp-epochs 1", "--clip-norm 1"),
+    *("--label-smoothing 0.1", "--micro-batch-size 64", "--sign-in-epochs 2"),
 ]
 ADDS_OR_SPEEDS_UP = [
     *("--levels 3", "--start mask", "--final-levels 3", "--final-seeds 8", "--init-seed 8", "--device cpu"),
@@ -146,6 +148,12 @@ def test_what_makes_another_run(line):
     """Compared with the same command without its last flag."""
     shorter = line.rpartition("--")[0]
     assert (run_settings(parse(line)) != run_settings(parse(shorter))) == (line in DECIDES)
+
+
+def test_what_earlier_runs_do_not_say_is_the_default():
+    settings = run_settings(parse(""))
+    for name in EARLIER_DEFAULTS.keys() - NOT_FLAGS:
+        assert settings[name] == EARLIER_DEFAULTS[name], name
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "signed_mask"])

@@ -4,10 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._dynamo.utils import counters
 
 from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
-from tests.toy_training import make_search, search
 from tests.toys import ToyNetwork
 from utils.method.gem_miner import (
     GemMiner,
@@ -17,11 +15,10 @@ from utils.method.gem_miner import (
     make_search_step,
     signed_constants,
 )
-from utils.training.devices import Speed
 from utils.training.optimization import sgd
 
 SCORED = ("conv.weight", "hidden.weight", "fc.weight")
-GM_JOB = (
+JOB = (
     "--method gm --lr 0.01 --train-images-per-class 4 --batch-size 20 --level-epochs 11 --final-epochs 1 "
     "--final-levels 2 --start subnetwork mask"
 ).split()
@@ -89,13 +86,8 @@ def test_scores_are_clipped_before_a_step():
     assert torch.allclose(miner.scores[0], torch.tensor([[1.0, 0.0], [0.9, 0.7]]), atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def gm_run(tmp_path_factory):
-    return run_in_process(tmp_path_factory.mktemp("gm"), *GM_JOB)
-
-
-def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
-    contents = networks(gm_run)
+def test_a_level_is_the_initialization_under_a_mask_of_its_own(finished_run):
+    contents = networks(finished_run)
     finals = [f"final/level_02_{start}_seed2" for start in ("subnetwork", "mask")]
     assert set(contents) == {"initialization", "level_02", *finals}
     level, initial = contents["level_02"], contents["initialization"]["model"]
@@ -110,9 +102,9 @@ def test_a_level_is_the_initialization_under_a_mask_of_its_own(gm_run):
     assert level["result"]["epochs"] == 11
 
 
-def test_only_surviving_weights_are_trained_in_the_end(gm_run):
+def test_only_surviving_weights_are_trained_in_the_end(finished_run):
     """No bias, no parameter of normalization; the start `mask` re-initializes the weights."""
-    contents = networks(gm_run)
+    contents = networks(finished_run)
     masks, trained = contents["level_02"]["masks"], {"level": contents["level_02"]["model"]["fc.weight"]}
     for start in ("subnetwork", "mask"):
         model = contents[f"final/level_02_{start}_seed2"]["model"]
@@ -127,37 +119,27 @@ def test_only_surviving_weights_are_trained_in_the_end(gm_run):
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_goes_on_exactly(gm_run, tmp_path, monkeypatch):
+def test_an_interrupted_search_goes_on_exactly(finished_run, tmp_path, monkeypatch):
     calls = interrupt_at(2, GemMiner, "freeze_smallest", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        run_in_process(tmp_path, *GM_JOB, "--checkpoint-seconds", "0")
-    assert_same_networks(run_in_process(tmp_path, *GM_JOB), gm_run)
+        run_in_process(tmp_path, *JOB, "--checkpoint-seconds", "0")
+    assert_same_networks(run_in_process(tmp_path, *JOB), finished_run)
     assert len(calls) == 3  # the first freeze was not repeated
 
 
-def test_a_gem_s_signed_mask_trains_an_ordinary_network(gm_run, tmp_path):
+def test_a_gem_s_signed_mask_trains_an_ordinary_network(finished_run, tmp_path):
     """The zeros of its classifier are kept too."""
-    file = str(gm_run / "level_02" / "signed_mask.npz")
+    file = str(finished_run / "level_02" / "signed_mask.npz")
     run = run_in_process(tmp_path, "--signed-mask", file, "--start", "signs", "--final-epochs", "1")
     assert_exactly_sparse(run)
     content = networks(run)["final/signs_seed2"]
     assert "fc.weight" in content["masks"]
-    for name, mask in networks(gm_run)["level_02"]["masks"].items():
+    for name, mask in networks(finished_run)["level_02"]["masks"].items():
         assert torch.equal(content["masks"][name], mask)
     assert content["model"]["fc.bias"].any()
-
-
-@pytest.mark.slow
-def test_a_search_compiles_to_one_graph(no_code_generated):
-    counters.clear()
-    losses = search(make_search(Speed(compile=True)), seed=1)
-    expected = search(make_search(Speed()), seed=1)
-    assert losses[:5] == pytest.approx(expected[:5], rel=1e-3)
-    assert counters["stats"]["unique_graphs"] == 1
-    assert not counters["graph_break"]
 
 
 @CUDA
 def test_a_whole_job_on_cuda(tmp_path):
     """Two searches with one captured step, and final trainings."""
-    assert_exactly_sparse(run_in_process(tmp_path, *GM_JOB, "--device", "cuda", "--final-levels", "1", "2"))
+    assert_exactly_sparse(run_in_process(tmp_path, *JOB, "--device", "cuda", "--final-levels", "1", "2"))

@@ -41,20 +41,8 @@ from utils.method.starts import STARTS
 from utils.training.evaluation import evaluate
 from utils.training.trainer import Trainer
 
-AWS_JOB = tuple("--method aws --start subnetwork signs mask dense --final-levels 1 2 --final-epochs 1".split())
+JOB = tuple("--method aws --start subnetwork signs mask dense --final-levels 1 2 --final-epochs 1".split())
 SHORT = "--level-epochs 1 --final-epochs 1".split()
-
-
-@pytest.fixture(scope="module")
-def aws_run(tmp_path_factory):
-    """A whole job, used by many tests that only look at it."""
-    return run_in_process(tmp_path_factory.mktemp("runs"), *AWS_JOB)
-
-
-@pytest.fixture
-def copy_of_run(aws_run, tmp_path):
-    """The same, to be changed; it lies in ``tmp_path``."""
-    return shutil.copytree(aws_run, tmp_path / aws_run.name)
 
 
 @pytest.fixture
@@ -77,42 +65,42 @@ def began(monkeypatch):
     return states
 
 
-def test_a_run_leaves_what_the_readme_says(aws_run):
+def test_a_run_leaves_what_the_readme_says(finished_run):
     finals = {f"level_{level:02d}_{start}_seed2" for level in (1, 2) for start in ("subnetwork", "signs", "mask")}
-    assert {path.name for path in (aws_run / "final").iterdir()} == finals | {"dense_seed2"}
+    assert {path.name for path in (finished_run / "final").iterdir()} == finals | {"dense_seed2"}
     for stage in ("level_00", "level_01", "level_02", "final/dense_seed2"):
-        files = {path.name for path in (aws_run / stage).iterdir() if not path.name.startswith(".")}
+        files = {path.name for path in (finished_run / stage).iterdir() if not path.name.startswith(".")}
         mask = {"signed_mask.npz"} if stage.startswith("level") else set()
         assert files == {"network.pt", "metrics.csv", "result.json"} | mask
-    assert [row["epoch"] for row in read_csv(aws_run / "level_01" / "metrics.csv")] == ["1", "2"]
-    assert len(read_csv(aws_run / "results.csv")) == 3 + 7
-    config = json.loads((aws_run / "config.json").read_text())
+    assert [row["epoch"] for row in read_csv(finished_run / "level_01" / "metrics.csv")] == ["1", "2"]
+    assert len(read_csv(finished_run / "results.csv")) == 3 + 7
+    config = json.loads((finished_run / "config.json").read_text())
     assert config["settings"]["lr"] == 0.1
     assert config["about"]["flags"]["final_levels"] == [1, 2]
     assert config["about"]["torch"] == torch.__version__
 
 
-def test_every_network_is_exactly_sparse_and_a_level_has_the_signs_of_its_survivors(aws_run):
+def test_every_network_is_exactly_sparse_and_a_level_has_the_signs_of_its_survivors(finished_run):
     bare = build_network("resnet20", 10, 1)
     prunable = sum(p.numel() for name, p in bare.named_parameters() if "conv" in name)
     left = [prunable, prunable - prunable // 5]
     left.append(left[1] - left[1] // 5)
-    assert_exactly_sparse(aws_run)
-    for stage, content in networks(aws_run).items():
+    assert_exactly_sparse(finished_run)
+    for stage, content in networks(finished_run).items():
         bare.load_state_dict(content["model"], strict=True)
         level = 0 if stage in ("initialization", "final/dense_seed2") else int(stage.split("level_")[1][:2])
         assert sum(int(mask.sum()) for mask in content["masks"].values()) == left[level]
         if stage.startswith("level_"):
-            file = load_signed_mask(aws_run / stage / "signed_mask.npz")
+            file = load_signed_mask(finished_run / stage / "signed_mask.npz")
             assert (file.arch, file.dataset) == ("resnet20", "digits")
             assert set(file.signed_mask) == dict(bare.named_parameters()).keys() - content["initial_norms"].keys()
             for name, signs in file.signed_mask.items():
                 assert torch.equal(signs, torch.sign(content["model"][name]).to(torch.int8))
 
 
-def test_results_count_signs_and_survivors(aws_run):
-    contents = networks(aws_run)
-    result = json.loads((aws_run / "level_02" / "result.json").read_text())
+def test_results_count_signs_and_survivors(finished_run):
+    contents = networks(finished_run)
+    result = json.loads((finished_run / "level_02" / "result.json").read_text())
     now, before, initial = (contents[stage] for stage in ("level_02", "level_01", "initialization"))
     flipped = {"last_level": 0, "initialization": 0}
     for name, mask in now["masks"].items():
@@ -125,15 +113,15 @@ def test_results_count_signs_and_survivors(aws_run):
     assert result["test_error"] == 100 - result["test_accuracy"]
     assert [result[key] for key in ("kind", "level", "start", "seed", "epochs")] == ["level", 2, None, 1, 2]
     # 1 + 2 · 2 epochs of 4 steps, 0.1 / (1 − 0.9) · 0.0005 each; an epoch of a final training.
-    final = json.loads((aws_run / "final" / "level_02_signs_seed2" / "result.json").read_text())
+    final = json.loads((finished_run / "final" / "level_02_signs_seed2" / "result.json").read_text())
     assert [result["clock"], final["clock"]] == pytest.approx([20 * 5e-4, 4 * 5e-4])
 
 
-def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(aws_run):
+def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(finished_run):
     """Of one pass over the 100 images in batches of 32, and not of the steps under a random α."""
     dataset = load_dataset("digits", "")
     for level in ("level_00", "level_01", "level_02"):
-        blueprint, content = load_network(aws_run / level / "network.pt")
+        blueprint, content = load_network(finished_run / level / "network.pt")
         assert content["model"]["bn1.num_batches_tracked"] == 4
         network = blueprint.build(content["model"], content["masks"], torch.device("cpu"))
         assert evaluate(network, evaluation_batches(dataset, dataset.test)).loss == content["result"]["test_loss"]
@@ -201,7 +189,7 @@ def test_the_dense_schedule(flags, rates, tmp_path):
 def test_final_trainings_begin_with_the_level_s_signs_and_a_new_initialization(copy_of_run, began):
     """What the starts mean is in test_starts.py; here, that they are given the right networks."""
     starts = ("--start", *(start for start in STARTS if start != "rewound"))
-    job = (*AWS_JOB, "--final-levels", "1", "--final-seeds", "3")
+    job = (*JOB, "--final-levels", "1", "--final-seeds", "3")
     run_in_process(copy_of_run.parent, *job, "--init-seed", "5", *starts)
     run_in_process(copy_of_run.parent, *job, "--init-seed", "6", "--start", "random-signs")
     contents = networks(copy_of_run)
@@ -220,14 +208,14 @@ def test_final_trainings_begin_with_the_level_s_signs_and_a_new_initialization(c
     assert not torch.equal(first, second)
 
 
-def test_aws_without_interpolation_is_lrr(aws_run, tmp_path):
+def test_aws_without_interpolation_is_lrr(finished_run, tmp_path):
     """α = 1 interpolates nothing, so the two methods must agree to the last bit."""
     flags = ("--levels", "1", *SHORT, "--start", "--method")
     lrr = networks(run_in_process(tmp_path, *flags, "lrr"))
     aws = networks(run_in_process(tmp_path, *flags, "aws", "--alpha-range", "1", "1"))
     for stage, content in lrr.items():
         assert_equal_states(aws[stage]["model"], content["model"])
-    interpolated = networks(aws_run)["level_00"]["model"]
+    interpolated = networks(finished_run)["level_00"]["model"]
     assert not torch.equal(lrr["level_00"]["model"]["conv1.weight"], interpolated["conv1.weight"])
 
 
@@ -236,11 +224,11 @@ def test_what_is_finished_is_skipped_and_kept(copy_of_run, capsys):
     files = [path for path in copy_of_run.rglob("*") if path.is_file() and path.name not in added_to]
     written = [path.stat().st_mtime_ns for path in files]
     (copy_of_run / "level_00" / "unfinished.pt").touch()  # the process ended just before it removed this
-    run_in_process(runs, *AWS_JOB)
+    run_in_process(runs, *JOB)
     assert "10 of 10 stages are finished" in capsys.readouterr().out
     assert not (copy_of_run / "level_00" / "unfinished.pt").exists()
     assert [path.stat().st_mtime_ns for path in files] == written
-    run_in_process(runs, *AWS_JOB, *"--levels 3 --final-levels 3 --start mask --final-seeds 9".split())
+    run_in_process(runs, *JOB, *"--levels 3 --final-levels 3 --start mask --final-seeds 9".split())
     assert (copy_of_run / "level_03" / "network.pt").exists()  # a longer run goes on from the levels that are there
     assert (copy_of_run / "final" / "level_03_mask_seed9" / "network.pt").exists()
     assert [path.stat().st_mtime_ns for path in files] == written
@@ -272,30 +260,30 @@ def test_one_level_one_epoch_and_a_last_batch_of_one_image(tmp_path):
     assert json.loads((run / "final" / "level_01_signs_seed2" / "result.json").read_text())["epochs"] == 1
 
 
-def test_a_signed_mask_file_is_all_that_is_needed(aws_run, tmp_path):
+def test_a_signed_mask_file_is_all_that_is_needed(finished_run, tmp_path):
     """From the file alone, the same start as from the run that it comes from: identical weights."""
     file = tmp_path / "mask.npz"
-    shutil.copy(aws_run / "level_02" / "signed_mask.npz", file)
+    shutil.copy(finished_run / "level_02" / "signed_mask.npz", file)
     run = run_in_process(tmp_path, "--signed-mask", str(file), "--final-epochs", "1")
     assert run.name == "digits_resnet20_signed_mask_seed1"
     for start in ("signs", "mask"):
-        ours, theirs = networks(run)[f"final/{start}_seed2"], networks(aws_run)[f"final/level_02_{start}_seed2"]
+        ours, theirs = networks(run)[f"final/{start}_seed2"], networks(finished_run)[f"final/level_02_{start}_seed2"]
         assert_equal_states(ours["model"], theirs["model"])
     other = tmp_path / "other.npz"
-    shutil.copy(aws_run / "level_01" / "signed_mask.npz", other)
+    shutil.copy(finished_run / "level_01" / "signed_mask.npz", other)
     with pytest.raises(UserError, match="--signed-mask sha256"):
         run_in_process(tmp_path, "--signed-mask", str(other), "--final-epochs", "1")
 
 
-def test_a_signed_mask_goes_to_another_data_set(aws_run, tmp_path, capsys):
+def test_a_signed_mask_goes_to_another_data_set(finished_run, tmp_path, capsys):
     write_fashion_mnist(tmp_path)
-    file = aws_run / "level_02" / "signed_mask.npz"
+    file = finished_run / "level_02" / "signed_mask.npz"
     flags = ["--dataset", "fashion_mnist", "--train-images-per-class", "2", *SHORT, "--start", "signs"]
     flags += ["--data-root", str(tmp_path), "--signed-mask", str(file)]
     run = run_in_process(tmp_path, *flags)
     assert "was found on digits: the classifier for fashion_mnist starts fresh" in capsys.readouterr().out
     masks = networks(run)["final/signs_seed2"]["masks"]
-    assert torch.equal(masks["conv1.weight"], networks(aws_run)["level_02"]["masks"]["conv1.weight"])
+    assert torch.equal(masks["conv1.weight"], networks(finished_run)["level_02"]["masks"]["conv1.weight"])
     belongs = r"resnet20 on digits\) belongs to another network: blocks\.3\.conv1\.weight is \(32"
     with pytest.raises(UserError, match=belongs):
         run_in_process(tmp_path, *flags, "--arch", "resnet32", "--name", "other")
@@ -308,18 +296,18 @@ def test_every_network_goes_through_the_whole_job(arch, tmp_path):
     assert_exactly_sparse(run_in_process(tmp_path, "--arch", arch, *flags.split(), *SHORT))
 
 
-def test_damaged_files_are_named_and_made_again(copy_of_run, aws_run, capsys):
+def test_damaged_files_are_named_and_made_again(copy_of_run, finished_run, capsys):
     path = copy_of_run / "level_01" / "network.pt"
     path.write_bytes(path.read_bytes()[:1000])
     (copy_of_run / "level_02" / "network.pt").unlink()
     (copy_of_run / "level_02" / "unfinished.pt").write_bytes(b"half of it")
     with pytest.raises(FileError, match=r"level_01/network\.pt is damaged .*delete the folder .*level_01"):
-        run_in_process(copy_of_run.parent, *AWS_JOB)
+        run_in_process(copy_of_run.parent, *JOB)
     shutil.rmtree(copy_of_run / "level_01")  # the remedy
-    run_in_process(copy_of_run.parent, *AWS_JOB)
+    run_in_process(copy_of_run.parent, *JOB)
     assert "unfinished.pt is damaged" in capsys.readouterr().out
     assert not (copy_of_run / "level_02" / "unfinished.pt").exists()
-    assert_same_networks(copy_of_run, aws_run)
+    assert_same_networks(copy_of_run, finished_run)
 
 
 def test_a_diverging_training_keeps_what_was_finished(main_here, tmp_path):
@@ -354,6 +342,8 @@ BAD_FLAGS = [
     (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),
     ("--method gm --level-epochs 5".split(), ["Gem-Miner", "every 5 epochs and 5 are too few", "--level-epochs 6"]),
     (["--method", "gm", "--final-levels", "0"], ["--final-levels counts from 1"]),
+    (["--micro-batch-size", "48"], ["--micro-batch-size 48 should divide --batch-size 32 without remainder"]),
+    ("--method gm --level-epochs 6 --micro-batch-size 16".split(), ["Gem-Miner's search takes whole batches"]),
     (["--final-epochs", "x"], ["--final-epochs", "x"]),
     (["--signed-mask", "nowhere.npz"], ["nowhere.npz", "No such file", "check the path"]),
     (["--signed-mask", "README.md"], ["README.md is damaged or no signed-mask file"]),

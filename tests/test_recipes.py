@@ -20,7 +20,6 @@ from utils.files import load
 from utils.flags import flags_of_settings, parse_arguments, run_settings, training_recipe
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import make_train_step
-from utils.runs.records import EARLIER_DEFAULTS
 from utils.training.devices import Speed
 from utils.training.optimization import (
     OPTIMIZERS,
@@ -206,29 +205,3 @@ def test_the_flags_make_a_recipe():
     assert training_recipe(args) == Recipe(32, 0.9, 0.05, "adamw", 0.1, 1.0, 16)
     assert args.decays_at is None  # no part of a cosine
     assert run_settings(parse_arguments(flags_of_settings(run_settings(args)))) == run_settings(args)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--micro-batch-size 48", "--micro-batch-size 48 should divide --batch-size 128 without remainder"),
-        ("--micro-batch-size 200", "--micro-batch-size 200 should divide --batch-size 128 without remainder"),
-        ("--method gm --micro-batch-size 64 --start mask", "Gem-Miner's search takes whole batches"),
-    ],
-)
-def test_micro_batches_that_cannot_be_are_refused(line, message, capsys):
-    with pytest.raises(SystemExit):
-        parse_arguments(line.split())
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "flag",
-    ["--optimizer adam", "--final-schedule cosine", "--level-ramp-epochs 1", "--final-ramp-epochs 1", "--clip-norm 1",
-     "--label-smoothing 0.1", "--micro-batch-size 64"],
-)  # fmt: skip
-def test_every_part_of_a_recipe_makes_another_run(flag):
-    """And a run that was made before it could be chosen has what it was made with."""
-    plain, other = (run_settings(parse_arguments(line.split())) for line in ("", flag))
-    assert plain != other
-    assert all(EARLIER_DEFAULTS[name] == value for name, value in plain.items() if value != other[name])

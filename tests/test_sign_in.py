@@ -3,13 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.utils import counters
 
-from tests import toy_training as toy
 from tests.commands import assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
 from utils.method.sign_in import SignIn, factorize
 from utils.method.step import make_train_step
-from utils.training.devices import Speed
 from utils.training.optimization import sgd
 
 ROOT = 2**0.5
@@ -58,12 +55,3 @@ def test_a_whole_job_interrupted_at_a_reset(tmp_path, monkeypatch):
         run_in_process(tmp_path / "stopped", *JOB, "mask", "--checkpoint-seconds", "0")
     assert_same_networks(run_in_process(tmp_path / "stopped", *JOB, "mask"), run)
     assert len(resets) == 2  # after the second of three epochs, again
-
-
-@pytest.mark.slow
-def test_it_compiles_to_one_graph(no_code_generated):
-    counters.clear()
-    losses, expected = (toy.sign_in(toy.make_sign_in(speed), seed=1) for speed in (Speed(compile=True), Speed()))
-    assert losses[:5] == pytest.approx(expected[:5], rel=1e-3)
-    assert counters["stats"]["unique_graphs"] == 1
-    assert not counters["graph_break"]

@@ -2,13 +2,12 @@
 
 import shlex
 import shutil
-from dataclasses import asdict
 from functools import partial
 
 import pytest
 
 import report
-from tests.commands import PROJECT, assert_refused, cells_of, finish, output_of, read_csv, run_in_process
+from tests.commands import PROJECT, assert_refused, cells_of, finish, finish_final, output_of, read_csv, run_in_process
 from tests.fake_data import write_fashion_mnist
 from tests.test_scripts import recorded
 from utils.errors import UserError
@@ -32,9 +31,7 @@ def make_run(folder, dataset, method, seed, accuracies, ratio=0.0859, precision=
     for start, accuracy in accuracies.items():
         level = None if start == "dense" or method == "signed_mask" else 11
         final = FinalTraining(start, level, seed + 1, seed + 1)
-        measured = {"remaining_ratio": 1.0 if start == "dense" else ratio, "test_accuracy": accuracy}
-        measured |= {"test_error": 100 - accuracy, "precision": precision}
-        finish(folder / final.stage, kind="final", **place, **asdict(final), **measured)
+        finish_final(folder, method, final, accuracy, 1.0 if start == "dense" else ratio, precision, dataset)
     return folder
 
 

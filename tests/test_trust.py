@@ -250,62 +250,51 @@ def test_the_advice_of_torch_to_run_code_is_not_passed_on(tmp_path):
 JOB = "--method wr --warmup-epochs 2 --rewind-epoch 1 --level-epochs 1 --final-epochs 1 --start signs".split()
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
-    return run_in_process(tmp_path_factory.mktemp("runs"), *JOB)
-
-
-@pytest.fixture
-def run(finished_run, tmp_path):
-    """A copy of a finished run, to be damaged."""
-    return shutil.copytree(finished_run, tmp_path / finished_run.name)
-
-
-def again(run, *flags):
-    run_in_process(run.parent, *JOB, *flags)
+def again(copy_of_run, *flags):
+    run_in_process(copy_of_run.parent, *JOB, *flags)
 
 
 @pytest.mark.parametrize("damage", ["lost", "deleted as its message says"])
-def test_the_settings_of_a_run_are_those_of_its_networks(damage, run):
-    config = run / "config.json"
+def test_the_settings_of_a_run_are_those_of_its_networks(damage, copy_of_run):
+    config = copy_of_run / "config.json"
     settings = json.loads(config.read_text())["settings"]
     if damage == "lost":
         config.unlink()
     else:
         config.write_text("{")
         with pytest.raises(FileError, match=r"config\.json is damaged: delete that file and run the same"):
-            again(run)
+            again(copy_of_run)
         config.unlink()
     with pytest.raises(UserError, match=r"was made with other settings: --lr 0\.05 \(there: 0\.1\)"):
-        again(run, "--lr", "0.05")
+        again(copy_of_run, "--lr", "0.05")
     assert not config.exists()
-    again(run)
+    again(copy_of_run)
     assert json.loads(config.read_text())["settings"] == settings
 
 
-def test_settings_that_are_lost_with_training_in_progress(run):
-    for path in (*run.rglob("network.pt"), run / "config.json"):
+def test_settings_that_are_lost_with_training_in_progress(copy_of_run):
+    for path in (*copy_of_run.rglob("network.pt"), copy_of_run / "config.json"):
         path.unlink()
-    (run / "level_00" / "unfinished.pt").touch()
+    (copy_of_run / "level_00" / "unfinished.pt").touch()
     with pytest.raises(FileError, match=r"config\.json is missing, with training in progress: delete .*--name"):
-        again(run)
+        again(copy_of_run)
 
 
 @pytest.mark.parametrize("settings", [None, [], {}])
-def test_a_configuration_without_settings(settings, run):
-    (run / "config.json").write_text(json.dumps({"settings": settings} if settings != {} else {}))
+def test_a_configuration_without_settings(settings, copy_of_run):
+    (copy_of_run / "config.json").write_text(json.dumps({"settings": settings} if settings != {} else {}))
     with pytest.raises(FileError, match=r"config\.json holds no settings: delete that file"):
-        again(run)
+        again(copy_of_run)
 
 
-def test_a_signed_mask_is_made_again_from_its_network(run, finished_run):
-    masks = sorted(run.glob("level_*/signed_mask.npz"))
+def test_a_signed_mask_is_made_again_from_its_network(copy_of_run, finished_run):
+    masks = sorted(copy_of_run.glob("level_*/signed_mask.npz"))
     masks[0].unlink()
     masks[1].write_bytes(masks[1].read_bytes()[:-1000])
     flip(masks[2], 1000)
-    again(run)
+    again(copy_of_run)
     for mask in masks:
-        assert mask.read_bytes() == (finished_run / mask.relative_to(run)).read_bytes()
+        assert mask.read_bytes() == (finished_run / mask.relative_to(copy_of_run)).read_bytes()
 
 
 def flip(path, position):
@@ -319,19 +308,19 @@ NETWORKS = ("initialization/network.pt", "level_00/rewinding_point.pt", "level_0
 
 @pytest.mark.parametrize("cut", ["end", "middle", "beginning"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_cut_network_is_named_before_anything_is_trained(network, cut, run):
-    path = run / network if "final" not in network else next(run.glob("final/*/network.pt"))
+def test_a_cut_network_is_named_before_anything_is_trained(network, cut, copy_of_run):
+    path = copy_of_run / network if "final" not in network else next(copy_of_run.glob("final/*/network.pt"))
     whole = path.read_bytes()
     start = {"end": len(whole) - 4096, "middle": 500_000, "beginning": 0}[cut]
     path.write_bytes(whole[:start] + whole[start + 4096 :])
     with pytest.raises(FileError, match=rf"{path.name} is damaged \(.*\): delete the folder {path.parent} and run"):
-        again(run, "--final-seeds", "7")
-    assert len(list(run.glob("final/*"))) == 1
+        again(copy_of_run, "--final-seeds", "7")
+    assert len(list(copy_of_run.glob("final/*"))) == 1
 
 
-def test_a_level_of_another_network_run_or_number_is_refused(run, tmp_path):
-    shutil.rmtree(run / "level_02")
-    (run / "level_01" / "network.pt").rename(tmp_path / "level_01.pt")
+def test_a_level_of_another_network_run_or_number_is_refused(copy_of_run, tmp_path):
+    shutil.rmtree(copy_of_run / "level_02")
+    (copy_of_run / "level_01" / "network.pt").rename(tmp_path / "level_01.pt")
     other_run = run_in_process(tmp_path / "other", *JOB, "--levels", "1", "--seed", "2", "--start")
     other_arch = Blueprint("vgg11_bn", "digits", 10, 1)
     state = other_arch.initialize(0)
@@ -342,18 +331,18 @@ def test_a_level_of_another_network_run_or_number_is_refused(run, tmp_path):
     for source, reason in (
         (tmp_path / "vgg.pt", "it has Blueprint.*vgg11_bn"),
         (other_run / "level_01" / "network.pt", r"it has --seed 1 \(there: 2\)"),
-        (run / "level_00" / "network.pt", "it has level 0"),
+        (copy_of_run / "level_00" / "network.pt", "it has level 0"),
     ):
-        shutil.copy(source, run / "level_01" / "network.pt")
+        shutil.copy(source, copy_of_run / "level_01" / "network.pt")
         with pytest.raises(FileError, match=rf"level_01/network\.pt belongs elsewhere, {reason}.*: delete the folder"):
-            again(run)
+            again(copy_of_run)
 
 
-def test_a_lost_rewinding_point_is_named(run):
-    shutil.rmtree(run / "level_02")
-    (run / "level_00" / "rewinding_point.pt").unlink()
+def test_a_lost_rewinding_point_is_named(copy_of_run):
+    shutil.rmtree(copy_of_run / "level_02")
+    (copy_of_run / "level_00" / "rewinding_point.pt").unlink()
     with pytest.raises(FileError, match=r"rewinding_point\.pt is missing: delete the folder .*level_00"):
-        again(run)
+        again(copy_of_run)
 
 
 WRONG_UNFINISHED = {
@@ -364,14 +353,14 @@ WRONG_UNFINISHED = {
 
 
 @pytest.mark.parametrize("part", WRONG_UNFINISHED)
-def test_a_wrong_unfinished_stage_starts_again(part, run, finished_run, capsys):
-    shutil.rmtree(run / "level_02")
-    (run / "level_02").mkdir()
-    whole = {"model": load(run / "level_01" / "network.pt")["model"], "optimizer": [{}], "rows": []}
-    save(run / "level_02" / "unfinished.pt", whole | {part: WRONG_UNFINISHED[part]})
-    again(run)
+def test_a_wrong_unfinished_stage_starts_again(part, copy_of_run, finished_run, capsys):
+    shutil.rmtree(copy_of_run / "level_02")
+    (copy_of_run / "level_02").mkdir()
+    whole = {"model": load(copy_of_run / "level_01" / "network.pt")["model"], "optimizer": [{}], "rows": []}
+    save(copy_of_run / "level_02" / "unfinished.pt", whole | {part: WRONG_UNFINISHED[part]})
+    again(copy_of_run)
     assert "unfinished.pt belongs to another stage or program" in capsys.readouterr().out
-    assert_same_networks(run, finished_run)
+    assert_same_networks(copy_of_run, finished_run)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -609,16 +598,16 @@ def test_errors_of_the_system_have_a_remedy(number, remedy):
 
 
 @pytest.mark.parametrize("foreign", ["[]", '{"settings": null}', '{"settings": {"dataset": "digits"}}', "{", "\xff"])
-def test_other_folders_are_passed_over_with_a_note(foreign, run, run_program):
-    (run.parent / "other").mkdir()
-    (run.parent / "other" / "config.json").write_bytes(foreign.encode("latin1"))
-    status, shown, note = run_program(report, "--runs-dir", run.parent)
+def test_other_folders_are_passed_over_with_a_note(foreign, copy_of_run, run_program):
+    (copy_of_run.parent / "other").mkdir()
+    (copy_of_run.parent / "other" / "config.json").write_bytes(foreign.encode("latin1"))
+    status, shown, note = run_program(report, "--runs-dir", copy_of_run.parent)
     assert (status, note.count("\n")) == (0, 1)
     assert "WR signs" in shown
-    assert note.startswith(f"note: passed over: {run.parent / 'other'}")
+    assert note.startswith(f"note: passed over: {copy_of_run.parent / 'other'}")
     assert "delete" not in note
-    shown = run_program(report, run.parent / "other")
-    assert_refused(shown, str(run.parent / "other"), "name")
+    shown = run_program(report, copy_of_run.parent / "other")
+    assert_refused(shown, str(copy_of_run.parent / "other"), "name")
     assert "delete" not in shown[2]
 
 
@@ -633,24 +622,24 @@ def test_a_plan_that_is_none(plan, tmp_path, run_program):
     assert_refused(run_program(report, "--plan", tmp_path / "plan.txt"), "plan.txt is no plan")
 
 
-def test_a_result_without_content_is_taken_from_its_network(run):
-    stage = next(run.glob("final/*"))
+def test_a_result_without_content_is_taken_from_its_network(copy_of_run):
+    stage = next(copy_of_run.glob("final/*"))
     (stage / "result.json").write_text('{"kind": "final"}')
-    again(run)
+    again(copy_of_run)
     assert json.loads((stage / "result.json").read_text())["test_accuracy"] > 0
 
 
-def test_one_network_many_times_has_no_barrier(run, run_program):
-    stage = run / "level_02"
+def test_one_network_many_times_has_no_barrier(copy_of_run, run_program):
+    stage = copy_of_run / "level_02"
     shown = run_program(calculate_error_barrier, stage, stage, stage)
     assert_refused(shown, f"there is no pair: {stage} is named several times")
 
 
-def test_an_oddly_named_run_does_not_stop_the_others(run, run_program):
-    odd = shutil.copytree(run, run.parent / "a (copy)")
+def test_an_oddly_named_run_does_not_stop_the_others(copy_of_run, run_program):
+    odd = shutil.copytree(copy_of_run, copy_of_run.parent / "a (copy)")
     flags = ("--list-missing", "--level", "2", "--device", "cpu", "--comparisons", "lmc-signs")
-    status, commands, note = run_program(calculate_error_barrier, "--runs", run, odd, *flags)
+    status, commands, note = run_program(calculate_error_barrier, "--runs", copy_of_run, odd, *flags)
     assert status == 0
-    assert run.name in commands
+    assert copy_of_run.name in commands
     assert "copy" not in commands
     assert note == f"note: passed over: main.py does not take the name of {odd}; rename that folder\n"
