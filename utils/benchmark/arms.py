@@ -53,7 +53,7 @@ class OurTraining:
         self.trainer.step(*next(self.batches), self.alpha)
 
     def evaluate(self) -> None:
-        self.trainer.evaluate()
+        self.trainer.evaluate(roughly=True)
         self.trainer.network.train()
 
 

@@ -33,8 +33,8 @@ class Tally:
     ``numbers`` of another tally."""
 
     def __init__(self, device: torch.device, loss: float = 0.0, correct: int = 0, images: int = 0):
-        self.loss = torch.tensor(loss, dtype=torch.float64, device=device)
-        self.correct = torch.tensor(correct, dtype=torch.int64, device=device)
+        self.loss = torch.full((), loss, dtype=torch.float64, device=device)
+        self.correct = torch.full((), correct, dtype=torch.int64, device=device)
         self.images = images
 
     def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
@@ -50,9 +50,10 @@ class Tally:
 
     def evaluation(self, which: str = "test") -> Evaluation:
         """Raises TrainingError if the loss is not finite."""
-        if not math.isfinite(self.loss.item()):
+        loss, correct = self.loss.item(), self.correct.item()
+        if not math.isfinite(loss):
             raise TrainingError(f"the {which} loss is no longer finite")
-        return Evaluation(self.loss.item() / self.images, 100 * self.correct.item() / self.images)
+        return Evaluation(loss / self.images, 100 * correct / self.images)
 
 
 def train_one_epoch(
