@@ -38,7 +38,7 @@ def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> tor
 
 
 def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
-    """The forward pass in bf16 and compiled, where ``speed`` says so (α is a tensor, not a constant)."""
+    """The forward pass in bf16 and compiled, if ``speed`` says so (α is a tensor, not a constant)."""
     if speed.precision == "bf16":
         forward_pass = _autocast(forward_pass, device)
     return compiled(forward_pass, speed, batch_size)
@@ -53,7 +53,8 @@ def compiled(function: Callable[..., Outputs], speed: Speed, batch_size: int) ->
 
     # Every network in a process counts as another version of this one function.
     torch._dynamo.config.recompile_limit = MOST_NETWORKS
-    whole_batch = torch.compile(function, fullgraph=True, dynamic=False)
+    options = {"combo_kernels": True} if speed.combo_kernels else None
+    whole_batch = torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     def compiled_function(*arguments: Tensor) -> Outputs:
         return (whole_batch if len(arguments[0]) == batch_size else function)(*arguments)
