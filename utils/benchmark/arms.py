@@ -77,6 +77,7 @@ def describe_steps(workload: Workload, arm: Arm, plain: Arm) -> dict:
         "images a second": f"{BATCH_SIZE / step:,.0f}",
         **ratio_cells("times plain", plain, arm),
         "epoch s": f"{whole_epoch(workload, arm):.3g}",
+        "of it evaluation s": f"{arm.timed(arm.work.evaluate):.3g}",
         "peak GB with start-up": f"{arm.peak_bytes / 1e9:.2f}" if arm.peak_bytes else "",
         "start-up s": f"{arm.start_ups[0]:.1f}",
         "start-up again s": f"{arm.start_ups[-1]:.1f}",
