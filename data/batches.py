@@ -9,7 +9,7 @@ from data.dataset import Dataset, Split
 
 Batch = tuple[Tensor, Tensor]  # normalized images and their labels
 
-EVALUATION_BATCH_SIZE = 500
+EVALUATION_BATCH_SIZE = 500  # of images of 32 pixels, and of smaller ones
 
 
 def normalize(images: Tensor, dataset: Dataset, layout: torch.memory_format = torch.channels_last) -> Tensor:
@@ -39,9 +39,14 @@ def training_batches(dataset: Dataset, batch_size: int, seed: int, layout=torch.
     return (make_batch(dataset, *drawn, layout) for drawn in draw_epoch(dataset, batch_size, seed))
 
 
+def evaluation_batch_size(image_size: int) -> int:
+    """Larger images come in batches of about as many pixels, but of at least 50 images."""
+    return min(EVALUATION_BATCH_SIZE, max(50, EVALUATION_BATCH_SIZE * 32**2 // image_size**2))
+
+
 def evaluation_batches(dataset: Dataset, split: Split, layout=torch.channels_last) -> Iterator[Batch]:
     """(images, labels) for each batch of ``split``, in order and without augmentation."""
-    for images, labels in split.in_order(EVALUATION_BATCH_SIZE):
+    for images, labels in split.in_order(evaluation_batch_size(split.image_size)):
         yield normalize(images, dataset, layout), labels
 
 

@@ -64,5 +64,4 @@ def no_code_generated(nothing_compiled, monkeypatch):
 @pytest.fixture
 def small_evaluations(monkeypatch):
     """Whole evaluation batches, which are compiled and captured, of the few images here."""
-    for module in ("data.batches", "utils.training.trainer", "utils.barriers.meter"):
-        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 8)
+    monkeypatch.setattr("data.batches.EVALUATION_BATCH_SIZE", 8)

@@ -17,6 +17,7 @@ from utils.benchmark import __main__ as benchmark
 from utils.benchmark import arms, input, sharing
 from utils.benchmark.measure import Arm, measure_arms
 from utils.benchmark.plain import PilImages, PlainTraining
+from utils.benchmark.profile import kind_of
 from utils.benchmark.workload import Workload, random_dataset
 from utils.method.step import TrainingError
 from utils.training.devices import Speed, choose_kernels
@@ -79,6 +80,38 @@ def test_positions_are_measured_against_their_bare_passes(run_benchmark, monkeyp
     assert (status, [row["arm"] for row in rows]) == (0, ["bare passes", "readable", "compile"])
     assert rows[0]["times its bare passes"] == "1.00"
     assert all(float(row["s a position"]) > 0 and row["n"] == "2" for row in rows)
+
+
+def test_some_arms_alone_are_started_once(run_benchmark):
+    status, rows, _ = run_benchmark("--arms", "layout", "graph", "--cached")
+    assert (status, [row["arm"] for row in rows]) == (0, ["plain", "layout"])  # no processor has a graph
+    assert all(row["start-up s"] == row["start-up again s"] for row in rows)
+
+
+def test_a_step_s_time_is_told_by_kind(run_benchmark):
+    status, rows, _ = run_benchmark("--profile")
+    assert (status, rows[-1]["kind"]) == (0, "gaps")
+    assert sum(float(row["share %"]) for row in rows) == pytest.approx(100, abs=1)
+    launches = {row["kind"]: row["launches a step"] for row in rows}
+    assert launches["optimizer"] == "1.0"
+    assert {"convolution, matrix product", "normalization", "copy"} <= launches.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("triton_poi_fused__to_copy_24", "compiled pointwise"),
+        ("triton_red_fused__native_batch_norm_legit_functional_55", "compiled reduction"),
+        ("sm90_xmma_wgrad_implicit_gemm_indexed_bf16", "convolution, matrix product"),
+        ("cudnn::bn_fw_tr_1C11_kernel_NCHW", "normalization"),
+        ("void at::native::multi_tensor_apply_kernel<FusedSgdMathFunctor>", "optimizer"),
+        ("void at::native::multi_tensor_apply_kernel<BinaryOpListAlphaFunctor>", "many tensors at once"),
+        ("Memcpy DtoD (Device -> Device)", "copy"),
+        ("index_elementwise_kernel", "other"),
+    ],
+)
+def test_kinds_of_kernels(name, kind):
+    assert kind_of(name) == kind
 
 
 @pytest.mark.slow

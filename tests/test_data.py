@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data import DATASETS, load_dataset, preprocess_tiny_imagenet
+from data.batches import evaluation_batch_size
 from data.dataset import keep_images_per_class
 from tests.commands import PROJECT, assert_refused, command
 from tests.fake_data import gunzip, write_cifar10, write_cifar100, write_fashion_mnist, write_tiny_imagenet, write_zip
@@ -212,3 +213,8 @@ def test_half_an_archive_in_a_program_of_its_own(tmp_path):
     result = command(sys.executable, PROJECT / "data" / "preprocess_tiny_imagenet.py", "--data-root", tmp_path)
     shown = (result.returncode, result.stdout, result.stderr)
     assert_refused(shown, "tiny-imagenet-200.zip is not a whole zip archive")
+
+
+@pytest.mark.parametrize(("pixels", "images"), [(8, 500), (32, 500), (64, 125), (224, 50)])
+def test_larger_images_are_evaluated_in_smaller_batches(pixels, images):
+    assert evaluation_batch_size(pixels) == images

@@ -22,8 +22,8 @@ from tests.toys import EVERY_ARCH, SMALL_ARCHS, ToyNetwork, toy_dataset
 from utils.errors import UserError
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import TrainingError, make_train_step
-from utils.training.devices import Speed, choose_kernels, choose_speed
-from utils.training.fast_path import accelerate, choose_layout, explaining
+from utils.training.devices import Speed, choose_device, choose_kernels, choose_speed
+from utils.training.fast_path import accelerate, choose_layout, explaining, in_tf32
 from utils.training.optimization import optimizer_state, restore_optimizer, sgd
 
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
@@ -131,6 +131,19 @@ def test_a_failing_compilation_says_what_to_do():
         step(torch.ones(2, 2), torch.ones(2), torch.tensor(0.5))
 
 
+def test_tf32_is_switched_off_again():
+    """Also by a failing step: whatever is reported later would be rounded."""
+
+    def switched():
+        return torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+
+    choose_device("cpu")
+    assert in_tf32(switched)()
+    with pytest.raises(ZeroDivisionError):
+        in_tf32(lambda: 1 / 0)()
+    assert not switched()
+
+
 @pytest.mark.parametrize(("supports_bf16", "precision"), [(False, "fp32"), (True, "bf16")])
 def test_the_defaults_of_a_device(supports_bf16, precision, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supports_bf16)
@@ -205,7 +218,6 @@ def test_deterministic_runs_are_equal_on_cuda(tmp_path):
 @CUDA
 @pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_every_network_takes_the_whole_fast_path_on_cuda(arch, tmp_path, monkeypatch):
-    for module in ("data.batches", "utils.training.trainer"):
-        monkeypatch.setattr(f"{module}.EVALUATION_BATCH_SIZE", 100)  # of 360 test images: whole batches too
+    monkeypatch.setattr("data.batches.EVALUATION_BATCH_SIZE", 100)  # of 360 test images: a smaller one, too
     flags = "--levels 1 --level-epochs 2 --final-epochs 2 --train-images-per-class 6 --batch-size 20 --method aws"
     assert_exactly_sparse(run_in_process(tmp_path, "--arch", arch, *flags.split(), "--device", "cuda"))

@@ -24,7 +24,16 @@ import main
 import report
 from data import preprocess_tiny_imagenet
 from models import build_network
-from tests.commands import PROJECT, TINY_JOB, assert_refused, assert_same_networks, command, networks, output_of
+from tests.commands import (
+    PROJECT,
+    TINY_JOB,
+    assert_refused,
+    assert_same_networks,
+    command,
+    networks,
+    output_of,
+    read_csv,
+)
 from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
 from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
@@ -432,6 +441,17 @@ def test_the_readme_s_code_for_other_programs(tmp_path, monkeypatch):
     for name, signs in read.items():
         assert signs.dtype == np.int8
         assert np.array_equal(signs, file.signed_mask[name])
+
+
+@pytest.mark.slow
+def test_measuring_a_gpu_tried_on_the_cpu(tmp_path):
+    small = {"DEVICE": "cpu", "NETWORKS": "resnet20", "FLAGS": "--images 128 --rounds 1 --workers 0"}
+    result = command("bash", PROJECT / "script" / "measure_gpu.sh", tmp_path, **small)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [row["arm"] for row in read_csv(tmp_path / "steps_32.csv")] == ["plain"]
+    assert "convolution, matrix product" in (tmp_path / "summary.md").read_text()
+    result = command("bash", PROJECT / "script" / "measure_gpu.sh", tmp_path, "128", **small)
+    assert_refused((result.returncode, "", result.stderr), "no part is called 128")
 
 
 @pytest.mark.parametrize(

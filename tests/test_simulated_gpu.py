@@ -88,7 +88,7 @@ def replayed_graphs(monkeypatch):
     graphs = []
 
     @contextmanager
-    def capture(graph, capture_error_mode):
+    def capture(graph, pool, capture_error_mode):
         (graphed,) = [made for made in captured if made.graph is None]
         with graphed.keeping(), Recording() as recording:
             yield
@@ -104,6 +104,7 @@ def replayed_graphs(monkeypatch):
     monkeypatch.setattr(Graphed, "_capture", remember_and_capture)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", ReplayedGraph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "Stream", Mock)
     monkeypatch.setattr(torch.cuda, "current_stream", Mock)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
@@ -111,21 +112,21 @@ def replayed_graphs(monkeypatch):
 
 
 def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
-    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch is
-    trained too, and the second stage is put where the first one was."""
+    """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch has
+    a graph of its own, and the second stage is put where the first one was."""
     toy.assert_trains_as_the_readable_step(toy.make_trainer(GRAPH))
-    assert len(replayed_graphs) == 1
+    assert len(replayed_graphs) == 2
 
 
 def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations):
-    """Whole batches by the graph, the smaller last one as it is; the weights are read again at every replay."""
+    """The smaller last batch too; the weights are read again at every replay."""
     trainer = toy.make_trainer(GRAPH)
     for epochs in (1, 2):
         toy.train(trainer, epochs=epochs)
         batches = list(evaluation_batches(toy.DATASET, toy.DATASET.test))
         assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 4]
         assert trainer.evaluate() == evaluate(trainer.network, batches)
-    assert len(replayed_graphs) == 2  # the step's, and this one
+    assert len(replayed_graphs) == 4  # the step's, and these
     # A resumed momentum goes where the captured one is.
     buffers = [state["momentum_buffer"] for state in optimizer_state(trainer.optimizer)]
     saved = [torch.randn_like(buffer) for buffer in buffers]
@@ -137,12 +138,13 @@ def test_replayed_predictions_evaluate_alike(replayed_graphs, small_evaluations)
 
 @pytest.mark.parametrize(("make", "train"), [(toy.make_search, toy.search), (toy.make_sign_in, toy.sign_in)])
 def test_replayed_scores_and_products_are_trained_as_readable_ones(make, train, replayed_graphs):
-    """To the last bit. Freezing, and resetting, between replays counts, and one capture serves all stages."""
+    """To the last bit. Freezing, and resetting, between replays counts, and one capture for each size of batches serves
+    all stages."""
     replayed, readable = make(GRAPH), make(Speed())
     for seed in (1, 2):
         assert train(replayed, seed) == train(readable, seed)
         assert_equal_states(replayed.network.state_dict(), readable.network.state_dict())
-    assert len(replayed_graphs) == 1
+    assert len(replayed_graphs) == 2
 
 
 @pytest.mark.parametrize(
@@ -154,14 +156,14 @@ def test_replayed_scores_and_products_are_trained_as_readable_ones(make, train, 
 )
 def test_a_replayed_position_is_the_readable_one_to_rounding(build, size, replayed_graphs, small_evaluations):
     passes = toy.assert_positions_as_readable(build, GRAPH, size)
-    assert len(replayed_graphs) == passes
+    assert len(replayed_graphs) == 2 * passes  # the smaller last batch has its own
 
 
 def test_a_failing_capture_says_what_to_do(replayed_graphs):
     with pytest.raises(TrainingError, match=r"no CUDA graph could be made .* do without \(--no-cuda-graph"):
-        Graphed(lambda images: images * images.sum().item(), batch_size=2)(
+        Graphed(lambda images: images * images.sum().item(), memory=(0, 1))(  # which a capture does not allow
             torch.ones(2, 2)
-        )  # which a capture does not allow
+        )
 
 
 def test_a_graph_that_does_nothing_is_noticed(replayed_graphs, monkeypatch):

@@ -1,21 +1,21 @@
 """Measures positions: one network that is filled with the weights of one position after the other, and its passes."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.augmentation import Augmentation
-from data.batches import EVALUATION_BATCH_SIZE, draw_epoch, evaluation_batches, make_batch
+from data.batches import draw_epoch, evaluation_batch_size, evaluation_batches, make_batch
 from data.dataset import Dataset
 from utils.method.step import count_correct
 from utils.seeding import derive_seed
 from utils.training.batch_statistics import AveragedStatistics
 from utils.training.devices import Speed
 from utils.training.evaluation import Evaluation, Tally, evaluate
-from utils.training.fast_path import captured, choose_layout, compiled, explaining
+from utils.training.fast_path import captured, choose_layout, compiled, explaining, graph_memory, restoring
 
 
 class PositionMeter:
@@ -38,9 +38,11 @@ class PositionMeter:
         self.order_seed = derive_seed(0, "error barrier")
         self.statistics = AveragedStatistics(network)
         self.forward = explaining(compiled(network, speed, batch_size))
-        self.gather = captured(self._gather, speed, batch_size, self._forgetting)
-        predict = explaining(compiled(network, speed, EVALUATION_BATCH_SIZE))
-        self.predict = captured(predict, speed, EVALUATION_BATCH_SIZE)
+        memory = graph_memory(speed)
+        changed = [*network.buffers(), *self.statistics.sums, self.statistics.batches]
+        self.gather = captured(self._gather, memory, partial(restoring, changed))
+        predict = explaining(compiled(network, speed, evaluation_batch_size(dataset.image_size)))
+        self.predict = captured(predict, memory)
 
     def measure(self, state: Mapping[str, Tensor]) -> tuple[Evaluation | None, Evaluation]:
         """On the training images, under each batch's statistics, and on the test images, under those of all batches:
@@ -69,9 +71,3 @@ class PositionMeter:
         outputs = self.forward(images)
         self.statistics.add()
         return F.cross_entropy(outputs, labels), count_correct(outputs, labels)
-
-    @contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        """Around the runs before a capture, which comes with the first batch: they leave no statistics."""
-        yield
-        self.statistics.start()

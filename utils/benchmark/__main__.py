@@ -4,6 +4,7 @@
     python -m utils.benchmark mobilenetv2 --share 1 2 4     # several trainings at once on the one device
     python -m utils.benchmark mobilenetv2 --positions       # a position of an error barrier against its bare passes
     python -m utils.benchmark --input FOLDER                # ImageNet's input alone, from a folder of JPEGs
+    python -m utils.benchmark mobilenetv2 --profile         # where a step's time goes, by kind of kernel
 
 The arms alternate in one process, on random images; a ratio is the plain step's time divided by the arm's in the same
 round. "Plain" is how existing implementations train (utils/benchmark/plain.py).
@@ -18,9 +19,10 @@ from pathlib import Path
 import torch
 
 from models import ARCHITECTURES
-from utils.benchmark.arms import describe_positions, describe_steps, position_arms, step_arms
+from utils.benchmark.arms import STEP_SPEEDS, describe_positions, describe_steps, position_arms, step_arms
 from utils.benchmark.input import GENERATED, measure_input
 from utils.benchmark.measure import FAILURES, failed_row, measure_arms
+from utils.benchmark.profile import profile_steps
 from utils.benchmark.sharing import share_device
 from utils.benchmark.workload import BATCH_SIZE, CLASSES, EPOCH_IMAGES, Workload
 from utils.errors import UserError, exit_status
@@ -31,6 +33,7 @@ from utils.training.devices import choose_device, device_name
 
 PROGRAM = "python -m utils.benchmark"
 PAPER_NETWORKS = ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")
+ARMS = dict.fromkeys(name for speeds in STEP_SPEEDS.values() for name in speeds)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +55,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--positions", action="store_true", help="instead: positions of error barriers")
     add("--input", type=Path, nargs="?", const=GENERATED, metavar="FOLDER",
         help="instead: ImageNet's input alone, of the JPEGs below FOLDER (default: of generated ones)")  # fmt: skip
+    add("--profile", action="store_true", help="instead: the time of a step by kind of kernel")
+    add("--arms", nargs="+", choices=ARMS, metavar="NAME",
+        help=f"beside plain, of {', '.join(ARMS)} (default: the device's)")  # fmt: skip
+    add("--cached", action="store_true", help="start once, with what PyTorch's cache has, not as a first process would")
     add("--seconds", type=RATE, default=20.0, help="of each measurement with --share")
     add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
     add("--out", type=Path, help="CSV file of the results")
@@ -91,9 +98,12 @@ def measure(workload: Workload, args: argparse.Namespace) -> list[dict]:
         if args.share:
             return list(share_device(workload, args.share, args.seconds))
         if args.positions:
-            return measure_arms(position_arms(workload), describe_positions, args.rounds)
+            return measure_arms(position_arms(workload), describe_positions, args.rounds, cached=args.cached)
+        if args.profile:
+            return profile_steps(workload)
         steps = args.steps or (100 if workload.device.type == "cuda" else 1)
-        return measure_arms(step_arms(workload), partial(describe_steps, workload), args.rounds, steps, starts=2)
+        arms, describe = step_arms(workload, args.arms), partial(describe_steps, workload)
+        return measure_arms(arms, describe, args.rounds, steps, starts=1 if args.cached else 2, cached=args.cached)
     except FAILURES as error:
         return [failed_row("all", error)]
 

@@ -1,6 +1,7 @@
 """What is compared: training steps with one more part of the fast path in each arm, and positions of error barriers."""
 
 import statistics
+from collections.abc import Collection
 from functools import partial
 from itertools import count
 
@@ -16,13 +17,15 @@ from utils.training.devices import Speed
 from utils.training.optimization import set_rate
 from utils.training.trainer import SubnetworkTrainer
 
-# Each arm adds something to the one before; CUDA's last one takes away the kernels that are not deterministic.
+# Each arm adds something to the one before, but for CUDA's last two: what may be added to the graph, and the graph
+# without the kernels that are not deterministic.
 STEP_SPEEDS = {
     "cuda": {
         "data on device": Speed("tf32", channels_last=False),
         "precision, layout": Speed("bf16"),
         "compile": Speed("bf16", compile=True),
         "graph": Speed("bf16", compile=True, cuda_graph=True),
+        "combo kernels": Speed("bf16", compile=True, cuda_graph=True, combo_kernels=True),
         "deterministic": Speed("bf16", compile=True, cuda_graph=True),
     },
     "cpu": {
@@ -53,28 +56,31 @@ class OurTraining:
         self.trainer.step(*next(self.batches), self.alpha)
 
     def evaluate(self) -> None:
-        self.trainer.evaluate()
+        self.trainer.evaluate(roughly=True)
         self.trainer.network.train()
 
 
-def step_arms(workload: Workload) -> list[Arm]:
+def step_arms(workload: Workload, names: Collection[str] | None = None) -> list[Arm]:
+    """The plain step, then all arms of the device or those ``names``."""
     arms = [Arm("plain", workload.device, partial(PlainTraining, workload))]
     for name, speed in STEP_SPEEDS[workload.device.type].items():
-        arms.append(Arm(name, workload.device, partial(OurTraining, workload, speed), name == "deterministic"))
+        if names is None or name in names:
+            arms.append(Arm(name, workload.device, partial(OurTraining, workload, speed), name == "deterministic"))
     return arms
 
 
 def describe_steps(workload: Workload, arm: Arm, plain: Arm) -> dict:
     """An arm's cells; times a whole epoch, too."""
-    step, (first, again) = statistics.median(arm.seconds), arm.start_ups
+    step = statistics.median(arm.seconds)
     return {
         "ms a step": f"{1000 * step:.4g}",
         "images a second": f"{BATCH_SIZE / step:,.0f}",
         **ratio_cells("times plain", plain, arm),
         "epoch s": f"{whole_epoch(workload, arm):.3g}",
+        "of it evaluation s": f"{arm.timed(arm.work.evaluate):.3g}",
         "peak GB with start-up": f"{arm.peak_bytes / 1e9:.2f}" if arm.peak_bytes else "",
-        "start-up s": f"{first:.1f}",
-        "start-up again s": f"{again:.1f}",
+        "start-up s": f"{arm.start_ups[0]:.1f}",
+        "start-up again s": f"{arm.start_ups[-1]:.1f}",
     }
 
 

@@ -4,6 +4,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -32,7 +33,7 @@ class Arm:
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
 
-    def start(self, starts: int) -> None:
+    def start(self, starts: int, cached: bool) -> None:
         """Make the work so many times, and keep the last one."""
         cuda, held = self.device.type == "cuda", 0
         gc.collect()
@@ -40,7 +41,7 @@ class Arm:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             held = torch.cuda.memory_reserved(self.device)
-        with fresh_cache():  # what an earlier arm has compiled does not count
+        with nullcontext() if cached else fresh_cache():  # what an earlier arm has compiled does not count
             for _ in range(starts):
                 self.work = None  # its memory is freed before the next one takes as much
                 torch._dynamo.reset()
@@ -69,14 +70,16 @@ def clock(device: torch.device) -> float:
 
 
 def measure_arms(
-    arms: Sequence[Arm], describe: Callable[[Arm, Arm], dict], rounds: int, repeats: int = 1, starts: int = 1
-) -> list[dict]:
+    arms: Sequence[Arm], describe: Callable[[Arm, Arm], dict], rounds: int, repeats: int = 1, starts: int = 1,
+    cached: bool = False,
+) -> list[dict]:  # fmt: skip
     """A row for each arm: what ``describe`` says of it beside the first one, or why it failed. If the first one fails,
-    no other has a row, because there is nothing to compare it with."""
+    no other has a row, because there is nothing to compare it with. ``cached``: arms start with what PyTorch's cache
+    has from earlier processes."""
     started, failed = [], []
     for arm in arms:
         try:
-            arm.start(starts)
+            arm.start(starts, cached)
             started.append(arm)
         except FAILURES as error:
             arm.work = None

@@ -17,7 +17,6 @@ from torchvision import transforms
 from data.batches import evaluation_batches
 from data.dataset import Dataset
 from utils.benchmark.workload import BATCH_SIZE, LR, RECIPE, Workload
-from utils.training.devices import Speed
 from utils.training.evaluation import evaluate
 from utils.training.fast_path import in_tf32
 
@@ -62,7 +61,8 @@ class PlainTraining:
         processes = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": cuda}
         loader = DataLoader(PilImages(self.dataset), BATCH_SIZE, shuffle=True, drop_last=True, **processes)
         self.batches = chain.from_iterable(repeat(loader))
-        self.step = in_tf32(self._step, Speed("tf32" if cuda else "fp32"))
+        self.step = in_tf32(self._step) if cuda else self._step
+        self.predict = in_tf32(self.network) if cuda else self.network  # cuDNN's default
 
     def __call__(self) -> None:
         self.step(*next(self.batches), torch.rand(()))
@@ -82,7 +82,7 @@ class PlainTraining:
     def evaluate(self) -> None:
         """On the device, as in the other arms."""
         test_only = replace(self.dataset, train=self.dataset.test).to(self.device)
-        evaluate(self.network, evaluation_batches(test_only, test_only.test))
+        evaluate(self.network, evaluation_batches(test_only, test_only.test), self.predict)
         self.network.train()
 
 

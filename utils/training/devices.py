@@ -16,12 +16,14 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 @dataclass(frozen=True)
 class Speed:
     """How a training step is run. ``precision``: of the forward and backward pass; weights, their updates, batch-norm
-    statistics and loss are float32 in all of them. ``channels_last``: the order of images and weights in memory."""
+    statistics and loss are float32 in all of them. ``channels_last``: the order of images and weights in memory.
+    ``combo_kernels``: compiled code does what is independent, such as each weight's cast, in common kernels."""
 
     precision: str = "fp32"
     compile: bool = False
     cuda_graph: bool = False
     channels_last: bool | None = None  # None: as suits the network
+    combo_kernels: bool = False  # no flag yet: the benchmark measures it
 
 
 def choose_device(name: str, deterministic: bool = False) -> torch.device:

@@ -35,8 +35,8 @@ class Tally:
     ``numbers`` of another tally. Of several processes, each has its own sums; ``images`` are those of all."""
 
     def __init__(self, device: torch.device, loss: float = 0.0, correct: int = 0, images: int = 0):
-        self.loss = torch.tensor(loss, dtype=torch.float64, device=device)
-        self.correct = torch.tensor(correct, dtype=torch.int64, device=device)
+        self.loss = torch.full((), loss, dtype=torch.float64, device=device)
+        self.correct = torch.full((), correct, dtype=torch.int64, device=device)
         self.images = images
 
     def add(self, loss: Tensor, correct: Tensor, images: int) -> None:

@@ -2,10 +2,10 @@
 
 Nothing here depends on the method, which is in ``make_train_step``. A whole step, from the images' indices to the masks
 after the optimizer, is one CUDA graph: otherwise small networks wait for the host, which launches hundreds of kernels
-per step. The same functions capture evaluations, and capture and compile error barriers, always in float32.
+per step. The same functions capture evaluations, and capture and compile error barriers, in float32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ def choose_layout(network: nn.Module, speed: Speed, device: torch.device) -> tor
 
 
 def accelerate(forward_pass: ForwardPass, speed: Speed, device: torch.device, batch_size: int) -> ForwardPass:
-    """The forward pass in the precision of ``speed``, compiled if it says so (α is a tensor, not a constant)."""
+    """The forward pass in bf16 and compiled, if ``speed`` says so (α is a tensor, not a constant)."""
     if speed.precision == "bf16":
         forward_pass = _autocast(forward_pass, device)
     return compiled(forward_pass, speed, batch_size)
@@ -53,7 +53,8 @@ def compiled(function: Callable[..., Outputs], speed: Speed, batch_size: int) ->
 
     # Every network in a process counts as another version of this one function.
     torch._dynamo.config.recompile_limit = MOST_NETWORKS
-    whole_batch = torch.compile(function, fullgraph=True, dynamic=False)
+    options = {"combo_kernels": True} if speed.combo_kernels else None
+    whole_batch = torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     def compiled_function(*arguments: Tensor) -> Outputs:
         return (whole_batch if len(arguments[0]) == batch_size else function)(*arguments)
@@ -88,44 +89,39 @@ def _autocast(forward_pass: ForwardPass, device: torch.device) -> ForwardPass:
     return autocast_pass
 
 
-def in_tf32(step: DrawnStep, speed: Speed) -> DrawnStep:
-    """The step with TF32 convolutions and matrix products, forward and backward, if ``speed`` says so."""
-    if speed.precision != "tf32":
-        return step
+def in_tf32(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The function with TF32 convolutions and matrix products on CUDA, forward and backward."""
 
-    def tf32_step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def tf32_function(*arguments: Tensor) -> Outputs:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
         try:
-            return step(chosen, drawn, alpha)
+            return function(*arguments)
         finally:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
-    return tf32_step
+    return tf32_function
 
 
 class Graphed:
-    """A function of tensors that is captured into a CUDA graph at its first full batch and replayed for every later
-    one; smaller batches, at the end of an epoch, run uncaptured.
+    """A function of tensors that is captured into a CUDA graph at its first batch and replayed for every later one.
 
     ``function`` may use only its arguments and tensors that keep their addresses. It runs a few times before the
-    capture, inside ``keeping``, which has to undo what these runs change.
+    capture, inside ``keeping``, which has to undo what these runs change. ``memory`` is ``graph_memory``'s.
     """
 
     def __init__(
         self,
         function: Callable[..., Outputs],
-        batch_size: int,
+        memory: tuple[int, int],
         keeping: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        self.function, self.batch_size, self.keeping = function, batch_size, keeping
+        self.function, self.memory, self.keeping = function, memory, keeping
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: Outputs | None = None
 
     def __call__(self, *arguments: Tensor) -> Outputs:
-        """What ``function`` returns; the next call overwrites it."""
-        if len(arguments[0]) != self.batch_size:
-            return self.function(*arguments)
+        """What ``function`` returns; the next call of any graph in the same memory overwrites it."""
         if self.graph is None:
             try:
                 self._check_replay(expected=self._capture(arguments))
@@ -154,7 +150,7 @@ class Graphed:
         torch.cuda.empty_cache()  # the graph has memory of its own, beside what the uncaptured runs used
         graph = torch.cuda.CUDAGraph()
         # This records and runs nothing. Other threads may use CUDA meanwhile; their work is not captured.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)
         self.graph = graph
         return expected
@@ -174,16 +170,37 @@ def _first(outputs: Outputs) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-def captured(function: Callable[..., Outputs], speed: Speed, *graphed) -> Callable[..., Outputs]:
-    """The function as one CUDA graph if ``speed`` says so; ``graphed``: further arguments of ``Graphed``."""
-    return Graphed(function, *graphed) if speed.cuda_graph else function
+def graph_memory(speed: Speed) -> tuple[int, int] | None:
+    """Memory that several graphs may share if they are replayed on one stream, and if none of them reads what a replay
+    has left there; None if ``speed`` says that there are no graphs."""
+    return torch.cuda.graph_pool_handle() if speed.cuda_graph else None
+
+
+def captured(
+    function: Callable[..., Outputs],
+    memory: tuple[int, int] | None,
+    keeping: Callable[[], AbstractContextManager] = nullcontext,
+) -> Callable[..., Outputs]:
+    """The function as a CUDA graph in ``memory`` for each size of its batches, of which an epoch's last one may be
+    smaller; without memory, as it is. ``keeping`` is ``Graphed``'s."""
+    if memory is None:
+        return function
+    graphs: dict[int, Graphed] = {}
+
+    def graphed(*arguments: Tensor) -> Outputs:
+        size = len(arguments[0])
+        if size not in graphs:
+            graphs[size] = Graphed(function, memory, keeping)
+        return graphs[size](*arguments)
+
+    return graphed
 
 
 def captured_step(
-    step: DrawnStep, speed: Speed, network: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
+    step: DrawnStep, memory: tuple[int, int] | None, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> DrawnStep:
-    """The whole step as one CUDA graph if ``speed`` says so."""
-    if not speed.cuda_graph:
+    """The whole step as a CUDA graph in ``memory``, if there is one, for each size of batches."""
+    if memory is None:
         return step
     make_capturable(optimizer, next(network.parameters()).device)
 
@@ -194,20 +211,28 @@ def captured_step(
         # The capture would use existing gradients, which lie outside the graph's own memory.
         optimizer.zero_grad(set_to_none=True)
 
-    return Graphed(step, batch_size, keeping)
+    return captured(step, memory, keeping)
 
 
 @contextmanager
 def unchanged(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Undo what the steps inside change in weights, batch-norm statistics, optimizer and random numbers. Every tensor
     keeps its address; what the optimizer did not have before is zero afterwards, which trains identically."""
-    tensors = [*network.parameters(), *network.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
+    device = next(network.parameters()).device
     remembered = [{name: value.clone() for name, value in state.items()} for state in optimizer_state(optimizer)]
-    cuda = tensors[0].device.type == "cuda"
-    with torch.random.fork_rng(devices=[tensors[0].device]) if cuda else nullcontext():
+    with (
+        torch.random.fork_rng(devices=[device]) if device.type == "cuda" else nullcontext(),
+        restoring([*network.parameters(), *network.buffers()]),
+    ):
         yield
+    restore_optimizer(optimizer, remembered)
+
+
+@contextmanager
+def restoring(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Undo what happens to the tensors inside, in place."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    yield
     with torch.no_grad():
         for tensor, value in zip(tensors, before, strict=True):
             tensor.copy_(value)
-    restore_optimizer(optimizer, remembered)

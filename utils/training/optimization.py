@@ -54,7 +54,7 @@ def _to_train(network: nn.Module) -> list[nn.Parameter]:
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Keep the learning rate in a tensor, which a CUDA graph reads at every replay."""
-    # Adam says so of every step outside a graph, such as that of an epoch's smaller last batch.
+    # Adam says so of every step outside a graph, such as those before a capture.
     warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=device)

@@ -163,7 +163,7 @@ def _train_epoch(stage: Stage, epoch: Epoch, progress: JobProgress, saver: Saver
         average_running_statistics(trainer.network)
         seconds, waited = epoch.seconds, epoch.waited
         tested = number % stage.test_every == 0 or number == len(stage.rates)
-        test = trainer.evaluate() if tested else None
+        test = trainer.evaluate(roughly=True) if tested else None
     except TrainingError as error:
         raise TrainingError(
             f"{stage.title}, epoch {number}: {error}; everything finished before is kept in {stage.folder.parent}; "

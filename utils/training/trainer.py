@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from data.batches import EVALUATION_BATCH_SIZE, evaluation_batches, make_batch
+from data.batches import evaluation_batches, make_batch
 from data.dataset import Dataset
 from utils.method.gem_miner import GemMiner, make_search_step
 from utils.method.network import Blueprint, State
@@ -22,14 +22,22 @@ from utils.method.step import Accelerate, TrainStep, make_train_step
 from utils.training.devices import Speed
 from utils.training.distributed import sum_gradients
 from utils.training.evaluation import Evaluation, evaluate
-from utils.training.fast_path import accelerate, captured, captured_step, choose_layout, explaining, in_tf32
+from utils.training.fast_path import (
+    accelerate,
+    captured,
+    captured_step,
+    choose_layout,
+    explaining,
+    graph_memory,
+    in_tf32,
+)
 from utils.training.optimization import Recipe, make_optimizer, restore_optimizer
 
 
 class Trainer:
     """``step(chosen, drawn, alpha)`` trains on a batch that ``data.batches.draw_epoch`` drew; ``predict`` gives the
-    network's outputs for evaluations. Images are in the memory order ``layout``; ``dataset`` is on the device that
-    trains."""
+    network's outputs for evaluations, and ``predict_roughly`` in TF32 if training is no float32 either. Images are in
+    the memory order ``layout``; ``dataset`` is on the device that trains."""
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed):
         self.dataset, self.recipe, self.device = dataset, recipe, dataset.device
@@ -43,14 +51,17 @@ class Trainer:
         def step(chosen: Tensor, drawn: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
             return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha, len(chosen))
 
-        step = explaining(in_tf32(step, speed))
-        self.step = captured_step(step, speed, network, self.optimizer, recipe.batch_size)
-        self.predict = captured(network, speed, EVALUATION_BATCH_SIZE)
+        step = explaining(in_tf32(step) if speed.precision == "tf32" else step)
+        memory = graph_memory(speed)
+        self.step = captured_step(step, memory, network, self.optimizer)
+        self.predict = captured(network, memory)
+        rough = speed.precision != "fp32" and self.device.type == "cuda"
+        self.predict_roughly = captured(in_tf32(network), memory) if rough else self.predict
 
-    def evaluate(self) -> Evaluation:
-        """On the test images. Raises TrainingError."""
+    def evaluate(self, roughly: bool = False) -> Evaluation:
+        """On the test images: in float32 what is reported, ``roughly`` what is only watched. Raises TrainingError."""
         batches = evaluation_batches(self.dataset, self.dataset.test, self.layout)
-        return evaluate(self.network, batches, self.predict)
+        return evaluate(self.network, batches, self.predict_roughly if roughly else self.predict)
 
     def after_epoch(self, epochs_done: int) -> None:
         """What is to be done between two epochs: nothing."""
