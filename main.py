@@ -396,9 +396,11 @@ class Job:
             self.progress.note(
                 f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
             )
-        trainer = self.sign_in_trainer if start.factorizes else self.trainer
-        trainer.begin(state, masks, **({"held_signs": signs} if start.holds_signs else {}))
-        return trainer, state, masks, sources[NEW]
+        if start.factorizes:
+            self.sign_in_trainer.begin(state, masks)
+            return self.sign_in_trainer, state, masks, sources[NEW]
+        self.trainer.begin(state, masks, held_signs=signs if start.holds_signs else None)
+        return self.trainer, state, masks, sources[NEW]
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
         """What a start's words stand for: states by word, and the level's masks and signs."""

@@ -68,7 +68,7 @@ class Trainer:
 
     @property
     def plain_network(self) -> nn.Module:
-        """θ in a network of its own kind."""
+        """The network that is kept, with θ in it, if what is trained is another one around it."""
         return self.network
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
