@@ -12,8 +12,6 @@ import signal
 import sys
 from contextlib import suppress
 from functools import cached_property, partial
-from hashlib import sha256
-from pathlib import Path
 
 # Ctrl-C while the packages below are imported ends the program without their tracebacks.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -26,6 +24,7 @@ from data import load_dataset
 from data.batches import evaluation_batches, training_batches
 from utils.errors import UserError, exit_status
 from utils.flags import (
+    check_signs_from,
     clock,
     describe_clock,
     describe_work,
@@ -38,6 +37,7 @@ from utils.flags import (
     rewound_to,
     run_settings,
     score_penalty,
+    signed_mask_settings,
     stage_epochs,
     training_recipe,
 )
@@ -48,6 +48,7 @@ from utils.method.norm_interpolation import layers_of
 from utils.method.pruning import Masks, planned_survivors, prune_by_magnitude, survivors
 from utils.method.signed_mask import (
     SignedMask,
+    Subnetwork,
     count_lost_signs,
     count_sign_flips,
     extract_signed_mask,
@@ -59,12 +60,13 @@ from utils.method.step import TrainingError
 from utils.results.tables import collect_results, summary_table
 from utils.runs.progress import JobProgress
 from utils.runs.records import is_finished
-from utils.runs.run import FinalTraining, Level, Run, delete_and_repeat, is_level, open_run_folder, provenance
+from utils.runs.run import FinalTraining, Level, Run, delete_and_repeat, open_run_folder, provenance
 from utils.runs.tensorboard import SCALARS_FOLDER, add_level_scalars
 from utils.seeding import derive_seed
-from utils.training.batch_statistics import depends_on_processes, reestimate_batch_statistics
+from utils.training.batch_statistics import deciding_processes, reestimate_batch_statistics
 from utils.training.devices import choose_device, choose_speed, device_name
 from utils.training.distributed import (
+    check_processes,
     check_same_weights,
     follow_main_process,
     is_main_process,
@@ -72,7 +74,6 @@ from utils.training.distributed import (
     own_part,
     own_workers,
     process_group,
-    world_size,
 )
 from utils.training.evaluation import (
     Evaluation,
@@ -119,7 +120,7 @@ class Job:
         self.args, self.method = args, METHODS[args.method]
         device = choose_device(args.device, args.deterministic)
         self.speed = choose_speed(device, args.precision, args.compile, args.cuda_graph)
-        self.check_processes()
+        check_processes(args.batch_size, self.method.searches)
         amount = args.train_images_per_class, args.pixels, args.cache_short_side
         with main_process_first():  # which downloads what is missing
             dataset = load_dataset(args.dataset, args.data_root, *amount, own_workers(args.workers))
@@ -127,9 +128,10 @@ class Job:
         self.recipe = training_recipe(args)
         planned_survivors(self.blueprint.prunable_count, args.prune_rate, args.levels)
         check_last_batch(self.blueprint, dataset, self.recipe)
-        self.subnetwork, self.signed_mask, identity = self.read_subnetwork()
-        self.check_signs_from()
-        settings = run_settings(args) | {"data": dataset.description(), **identity, **self.processes_that_decide()}
+        self.given = self.read_subnetwork()
+        check_signs_from(args, self.blueprint)
+        settings = run_settings(args) | {"data": dataset.description()}
+        settings |= signed_mask_settings(args.signed_mask, self.given.source) | deciding_processes(self.blueprint)
         folder = args.runs_dir / args.name
         made_with = {"device": device_name(device), "precision": self.speed.precision}
         self.run = Run(folder, settings, self.blueprint, made_with, args.share)
@@ -145,21 +147,6 @@ class Job:
         self.progress = JobProgress(stages, len(dataset.train))
         self.dataset = dataset.divided(own_part()).to(device)
 
-    def check_processes(self) -> None:
-        """Raises UserError if torchrun's processes cannot divide the work."""
-        batch_size = self.args.batch_size
-        if world_size() > 1 and self.method.searches:
-            raise UserError("--method gm searches in one process: start it without torchrun")
-        if batch_size % world_size():
-            raise UserError(f"--batch-size {batch_size} should be a multiple of torchrun's {world_size()} processes")
-
-    def processes_that_decide(self) -> dict:
-        """The setting that the number of processes is, if there are several and it changes what is trained."""
-        if world_size() == 1:
-            return {}
-        network = self.blueprint.build(self.blueprint.initialize(0), {}, torch.device("cpu"))
-        return {"processes": world_size()} if depends_on_processes(network) else {}
-
     def open_folder(self, about: dict) -> None:
         """Raises UserError if the run's folder has other settings or damaged files, or is not there for every
         process."""
@@ -169,26 +156,15 @@ class Job:
         elif not self.run.folder.exists():
             raise UserError(f"{self.run.folder} is not on every machine: choose a --runs-dir that all of them share")
 
-    def read_subnetwork(self) -> tuple[State, SignedMask | None, dict]:
-        """What --signed-mask names, for this network, and the settings that say which file it is and where its signed
-        mask was found."""
+    def read_subnetwork(self) -> Subnetwork:
+        """What --signed-mask names, if anything, for this network."""
         path = self.args.signed_mask
         if not path:
-            return {}, None, {"signed_mask": None, "signed_mask_source": None}
-        values, signed_mask, source = load_subnetwork(path, self.blueprint)
-        if not signed_mask.keys() >= set(self.blueprint.classifier):
-            print(f"{path} was found on {source['dataset']}: the classifier for {self.args.dataset} starts fresh")
-        digest = f"sha256 {sha256(path.read_bytes()).hexdigest()}"
-        return values, signed_mask, {"signed_mask": digest, "signed_mask_source": source}
-
-    def check_signs_from(self) -> None:
-        """Raises UserError, before the levels are trained, if a source of --signs-from will not be there."""
-        levels = {level.stage for level in planned_levels(self.args)}
-        for source in dict.fromkeys(final.signs_from for final in planned_finals(self.args)):
-            if is_level(source) and source not in levels:
-                raise UserError(f"--signs-from: this run makes no {source}; name one of its levels, or a file")
-            if source and not is_level(source):
-                load_subnetwork(Path(source), self.blueprint)
+            return Subnetwork({}, None, None)
+        given = load_subnetwork(path, self.blueprint)
+        if not given.signed_mask.keys() >= set(self.blueprint.classifier):
+            print(f"{path} was found on {given.source['dataset']}: the classifier for {self.args.dataset} starts fresh")
+        return given
 
     @cached_property
     def initial(self) -> State:
@@ -409,9 +385,8 @@ class Job:
         if not start.needs_level:
             masks = blueprint.dense_masks()
             return {NEW: new}, masks, extract_signed_mask(new, masks, blueprint.signed)
-        if self.signed_mask:
-            masks = masks_of(self.signed_mask, blueprint.prunable)
-            return {NEW: new, LEVEL: new | self.subnetwork}, masks, self.signed_mask
+        if signed_mask := self.given.signed_mask:
+            return {NEW: new, LEVEL: new | self.given.values}, masks_of(signed_mask, blueprint.prunable), signed_mask
         trained, masks = self.run.read(Level(final.level).stage)
         signs = extract_signed_mask(trained, masks, blueprint.signed)
         return {NEW: new, LEVEL: trained, REWOUND: self.rewind(trained)}, masks, signs

@@ -414,6 +414,7 @@ def test_fewer_images_and_what_identifies_them(prepared):
     assert few.description() != whole.description() == load_dataset("imagenet", prepared, pixels=64).description()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(prepared):
     """An expected error; the job goes on with the same command."""
     dataset = load_dataset("imagenet", prepared, pixels=32, workers=1)
@@ -477,6 +478,7 @@ JOB = (
 ).split()
 
 
+@pytest.mark.slow
 def test_a_job_interrupted_within_epochs(prepared, tmp_path):
     """Five steps an epoch, each saved. Of the warm-up, the level and the final training, one is interrupted in the
     middle; the rest is done with other workers, and the bits are those of an undisturbed job."""
@@ -514,6 +516,7 @@ def test_an_error_barrier_of_images_on_disk(prepared, tmp_path, run_program):
     assert "recorded" not in error  # a difference from what training measured
 
 
+@pytest.mark.slow
 def test_dropout_goes_on_within_an_epoch(tmp_path):
     """Its random numbers come from torch's global generator, here of EfficientNet on images in memory."""
     job = "--arch efficientnet --method dense --final-epochs 1 --batch-size 25 --checkpoint-seconds 0".split()

@@ -142,6 +142,7 @@ def test_a_batch_norm_sees_a_micro_batch():
 EVERYTHING = {"label_smoothing": 0.1, "clip_norm": 0.5, "micro_batch_size": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("replayed_graphs")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_replayed_step_is_the_readable_one_with_every_recipe(optimizer):
@@ -183,6 +184,7 @@ JOB = shlex.split(
 )
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
     """To the last bit: it goes on with Adam's moments, its count of steps, and the place in schedule and ramp."""
     expected, saved = run_in_process(tmp_path / "uninterrupted", *JOB), []

@@ -43,6 +43,7 @@ def test_a_step_by_hand():
     assert network.plain()[0].weight[0, 1] == 0
 
 
+@pytest.mark.slow
 def test_a_whole_job_interrupted_at_a_reset(tmp_path, monkeypatch):
     """It goes on from within the epoch before. A plain network under the level's mask is left."""
     run = run_in_process(tmp_path / "whole", *JOB, "mask")

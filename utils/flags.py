@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from data import DATASETS
@@ -14,10 +15,11 @@ from models import ARCHITECTURES
 from utils.errors import UserError, refuse
 from utils.method.gem_miner import freeze_rate
 from utils.method.methods import INITIALIZATION, METHODS
-from utils.method.signed_mask import has_values
+from utils.method.network import Blueprint
+from utils.method.signed_mask import has_values, load_subnetwork
 from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, FIGURES_FOLDER, NOT_FLAGS
-from utils.runs.run import FinalTraining, Level
+from utils.runs.run import FinalTraining, Level, is_level
 from utils.training.devices import PRECISIONS
 from utils.training.optimization import OPTIMIZERS, SCHEDULES, Recipe, final_rates
 
@@ -312,6 +314,22 @@ def is_run_name(name: str) -> bool:
 
 def run_settings(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in SETTINGS} | {"network_version": ARCHITECTURES[args.arch].version}
+
+
+def signed_mask_settings(path: Path | None, source: dict | None) -> dict:
+    """Which file --signed-mask names, by its digest, and where that was found."""
+    digest = f"sha256 {sha256(path.read_bytes()).hexdigest()}" if path else None
+    return {"signed_mask": digest, "signed_mask_source": source}
+
+
+def check_signs_from(args: argparse.Namespace, blueprint: Blueprint) -> None:
+    """Raises UserError, before the levels are trained, if a source of --signs-from will not be there."""
+    levels = {level.stage for level in planned_levels(args)}
+    for source in dict.fromkeys(final.signs_from for final in planned_finals(args)):
+        if is_level(source) and source not in levels:
+            raise UserError(f"--signs-from: this run makes no {source}; name one of its levels, or a file")
+        if source and not is_level(source):
+            load_subnetwork(Path(source), blueprint)
 
 
 def training_recipe(args: argparse.Namespace) -> Recipe:

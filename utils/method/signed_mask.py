@@ -185,11 +185,12 @@ def has_values(path: Path) -> bool:
 
 class Subnetwork(NamedTuple):
     """What a file has for a network: values, none if it is a signed-mask file; a signed mask; and where that was found,
-    ``dataset``, ``method`` and ``level``, of which the last two are None unless it is a level's ``network.pt``."""
+    ``dataset``, ``method`` and ``level``, of which the last two are None unless it is a level's ``network.pt``. Nothing
+    without a file."""
 
     values: State
-    signed_mask: SignedMask
-    source: dict[str, str | int | None]
+    signed_mask: SignedMask | None
+    source: dict[str, str | int | None] | None
 
 
 def load_subnetwork(path: Path, blueprint: Blueprint) -> Subnetwork:

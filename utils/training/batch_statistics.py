@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import StochasticDepth
 
+from utils.method.network import Blueprint
 from utils.training.distributed import sum_over_processes, world_size
 
 # The layers that drop activations, and the name of the probability.
@@ -45,11 +46,14 @@ def average_running_statistics(network: nn.Module) -> None:
         buffer.copy_(mean)
 
 
-def depends_on_processes(network: nn.Module) -> bool:
-    """Whether the number of processes changes what is trained: by batch norms, which see a part of a batch, or by
-    dropped activations, which each process draws."""
+def deciding_processes(blueprint: Blueprint) -> dict:
+    """The setting that the number of processes is, if there are several and it changes what is trained: by batch norms,
+    which see a part of a batch, or by dropped activations, which each process draws."""
+    if world_size() == 1:
+        return {}
+    network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu"))
     drops = any(getattr(layer, name) > 0 for layer, name, _ in _dropping_nothing(network))
-    return drops or bool(AveragedStatistics(network).layers)
+    return {"processes": world_size()} if drops or AveragedStatistics(network).layers else {}
 
 
 class AveragedStatistics:

@@ -50,6 +50,14 @@ def process_group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def check_processes(batch_size: int, searches: bool) -> None:
+    """Raises UserError if the processes cannot divide the work; ``searches``: Gem-Miner's."""
+    if world_size() > 1 and searches:
+        raise UserError("--method gm searches in one process: start it without torchrun")
+    if batch_size % world_size():
+        raise UserError(f"--batch-size {batch_size} should be a multiple of torchrun's {world_size()} processes")
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
