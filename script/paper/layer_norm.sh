@@ -2,7 +2,7 @@
 # Usage: bash script/paper/layer_norm.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
 # Signs against masks in a network with layer normalization only, on a CPU: a small Mixer on 5,000 Fashion-MNIST images of
 # 8 pixels, pruned to a sixth. Sign transfers with 10 % of the signs flipped lie between, with half of them, which is
-# random signs, at the other end. About a quarter of an hour on one core.
+# random signs, at the other end. About half an hour on one core.
 #
 # Predicted before it was run, for differences paired by seed, but after one pilot of LRR with another seed:
 #   1. The barrier between mask transfer and solution is larger than that between sign transfer and solution, for each
