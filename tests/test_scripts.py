@@ -42,7 +42,7 @@ from utils.method.methods import METHODS
 from utils.method.network import Blueprint
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 
-READMES = [PROJECT / folder / "README.md" for folder in (".", "script", "utils")]
+READMES = [PROJECT / folder / "README.md" for folder in (".", "script", "utils", "data")]
 README = "\n".join(path.read_text(encoding="utf-8") for path in READMES if path.exists())
 LAUNCHERS = sorted(
     path.name for path in (PROJECT / "script").glob("*_*_*.sh") if path.name != "calculate_error_barrier.sh"
