@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from utils.results.paper import MOST_CURVES, figure_rows
-from utils.results.plots import PANEL_HEIGHT, Curve, Panel, panel_figure
+from utils.results.plots import PANEL_HEIGHT, Curve, Panel, choose_colors, choose_styles, panel_figure
 from utils.results.tables import Entry, Experiment
 
 
@@ -61,3 +61,18 @@ def test_many_curves_are_a_panel_for_each_start():
     (panel,) = panels([*dense, *file, *entries(["aws"], ["signs"], [5, 10])])
     assert panel.reference == ("dense A(θ_init)", [90.0])
     assert [curve.values for curve in panel.curves] == [[[70.0], [70.0]]]
+
+
+def test_a_colour_is_one_setting_in_all_panels_of_a_sweep():
+    sweep = [
+        ("lrr", "subnetwork", ""),
+        ("lrr", "signs", ""),
+        ("lrr", "subnetwork", "rewind-norms"),
+        ("aws", "signs", ""),
+    ]
+    styles = choose_styles(sweep)
+    assert styles["lrr", "subnetwork", ""][0] == styles["lrr", "signs", ""][0]
+    assert styles["lrr", "subnetwork", ""][1] != styles["lrr", "signs", ""][1]
+    found = choose_colors([("aws", ""), ("lrr", "rewind-norms"), ("lrr", "")])  # as a panel by start asks for them
+    assert len(set(found.values())) == 3
+    assert {key: color for key, (color, _) in styles.items()} == {key: found[key[0], key[2]] for key in sweep}

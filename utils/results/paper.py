@@ -12,7 +12,7 @@ from utils.method.mode_connectivity import error_barrier
 from utils.method.starts import STARTS
 from utils.results.comparisons import VALLEY, Comparison
 from utils.results.plan import Plan, PlannedBarrier, PlannedRun
-from utils.results.plots import COLORS, CategoryPanel, Curve, Panel, Styles, choose_styles
+from utils.results.plots import CategoryPanel, Curve, Panel, Styles, choose_colors, choose_styles
 from utils.results.tables import (
     Entry,
     Experiment,
@@ -274,19 +274,20 @@ def untitled(experiment: Experiment, among: Iterable[Experiment]) -> dict[str, s
 
 
 def start_panel(pruned: Sequence[Entry], reference: tuple[str, Sequence[float]] | None) -> CategoryPanel:
-    def group(entry: Entry) -> tuple[str, str]:
-        experiment = entry.experiment
-        cells = varying(experiment, [entry.experiment for entry in pruned]).values()
-        return experiment.method, ", ".join(filter(None, [METHODS[experiment.method].label, *cells]))
+    among = [entry.experiment for entry in pruned]
 
-    found = grouped(pruned, group)
-    methods = [method for method, _ in found]
+    def kind(entry: Entry) -> tuple[str, str]:
+        cells = varying(entry.experiment, among).values()
+        return entry.experiment.method, ", ".join(filter(None, cells))
+
+    found = grouped(pruned, kind)
+    colors = choose_colors(found)
     groups = {
-        label: (
-            METHODS[method].color if methods.count(method) == 1 else COLORS[index % len(COLORS)],
+        ", ".join(filter(None, [METHODS[method].label, text])): (
+            colors[method, text],
             {entry.experiment.start: entry.accuracies for entry in own},
         )
-        for index, ((method, label), own) in enumerate(found.items())
+        for (method, text), own in found.items()
     }
     title = f"test accuracy at level {pruned[0].experiment.level}, remaining ratio {pruned[0].remaining_ratio:.2g}"
     return CategoryPanel(title, "test accuracy (%)", groups, reference)

@@ -6,6 +6,7 @@ import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -40,8 +41,8 @@ Styles = dict[tuple[str, str, str], tuple[str, str | tuple]]
 
 
 def choose_styles(keys: Iterable[tuple[str, str, str]]) -> Styles:
-    """Colour and line of every curve of a figure, by method, start and value of a sweep: a colour a curve or, if there
-    are too many, a colour for each method and value. The line tells the start."""
+    """Colour and line of every curve of a figure, by method, start and value of a sweep: a colour a curve or, in a
+    sweep and if there are too many, a colour for each method and value. The line tells the start."""
     keys, rank = list(dict.fromkeys(keys)), list(PAPER_COLORS)
     keys.sort(key=lambda key: rank.index(key[:2]) if key[:2] in rank else len(rank))
     colors: dict[str, tuple[str, str, str]] = {}
@@ -50,10 +51,18 @@ def choose_styles(keys: Iterable[tuple[str, str, str]]) -> Styles:
     paper = {key: color for color, key in colors.items() if color}
     spare = iter([color for color in COLORS if color not in colors])
     chosen = {key: paper.get(key) or next(spare, METHODS[key[0]].color) for key in keys}
-    if len(keys) > len(COLORS):
-        kinds = list(dict.fromkeys((method, setting) for method, _, setting in keys))
-        chosen = {key: COLORS[kinds.index((key[0], key[2])) % len(COLORS)] for key in keys}
+    if len(keys) > len(COLORS) or any(setting for _, _, setting in keys):
+        colors_of_kinds = choose_colors((method, setting) for method, _, setting in keys)
+        chosen = {key: colors_of_kinds[key[0], key[2]] for key in keys}
     return {key: (color, START_LINES.get(key[1], OTHER_LINE)) for key, color in chosen.items()}
+
+
+def choose_colors(kinds: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A colour for each kind, a method with what it varies in: the methods' own colours if none varies in anything."""
+    kinds = sorted(set(kinds), key=lambda kind: (list(METHODS).index(kind[0]), kind[1]))
+    if len({method for method, _ in kinds}) == len(kinds):
+        return {kind: METHODS[kind[0]].color for kind in kinds}
+    return dict(zip(kinds, cycle(COLORS), strict=False))
 
 
 @dataclass(frozen=True)
