@@ -150,7 +150,7 @@ def prepare(args: argparse.Namespace, ends: Sequence[TrainedNetwork], records: R
     network = ends[0]
     runs_dir = runs_folder(args, network)
     precision = " and ".join(sorted({precision_of(end.result or {}) for end in ends}))
-    (epsilon, source), (loss_epsilon, _) = (
+    (epsilon, source), (loss_epsilon, loss_source) = (
         (given, "given")
         if given is not None
         else dense_deviation(records.below(runs_dir), network.settings, precision, measure)
@@ -162,6 +162,7 @@ def prepare(args: argparse.Namespace, ends: Sequence[TrainedNetwork], records: R
         epsilon=epsilon,
         epsilon_source=source,
         loss_epsilon=loss_epsilon,
+        loss_epsilon_source=loss_source,
         folder=args.out or runs_dir / BARRIERS_FOLDER,
         wait=args.share,
     )

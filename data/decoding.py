@@ -22,7 +22,7 @@ from utils.files import naming_damage
 
 FORMATS = ("JPEG", "PNG")  # ImageNet has a PNG under the name of a JPEG
 QUALITY = 95  # of smaller copies
-DAMAGED = "is damaged: fetch it again"
+DAMAGED = "is damaged: fetch it again; a smaller copy is made again as data/README.md says"
 
 
 def open_image(path: Path) -> Image.Image:

@@ -12,7 +12,8 @@ source script/setup.sh
 [ $# -gt 0 ] && [ -f "$1" ] || fail "give a launcher, for example script/imagenet_vit_aws.sh"
 [ -n "${SLURM_JOB_ID:-}" ] || fail "submit this with sbatch"
 set_up # once, for all nodes
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export TORCHRUN="--nnodes=$SLURM_NNODES --nproc-per-node=auto --max-restarts=3 --rdzv-backend=c10d \
---rdzv-id=$SLURM_JOB_ID --rdzv-endpoint=$first:$((20000 + SLURM_JOB_ID % 10000))"
+--rdzv-id=$SLURM_JOB_ID --rdzv-endpoint=${nodes%%$'\n'*}:$((20000 + SLURM_JOB_ID % 10000))"
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take sbatch's flag over
 srun --kill-on-bad-exit=1 bash "$@"

@@ -42,7 +42,7 @@ from utils.training.distributed import check_same_weights, own_part
 from utils.training.evaluation import smallest_forward_pass, train_one_epoch
 from utils.training.optimization import Recipe, set_rate, sgd
 from utils.training.stage import _begun_here
-from utils.training.trainer import SubnetworkTrainer
+from utils.training.trainer import SignInTrainer, SubnetworkTrainer, Trainer
 
 DATASET = toy_dataset(count=33, size=8, classes=4)  # the last batch of 8 is a single image, the first process's
 RECIPE = Recipe(8, momentum=0.9, weight_decay=5e-4, clip_norm=0.5, micro_batch_size=2)
@@ -79,12 +79,24 @@ def train(arch: str, recipe: Recipe = RECIPE) -> tuple[dict, tuple]:
     trainer = SubnetworkTrainer(blueprint, DATASET.divided(own_part()), recipe, Speed(), blueprint.learnable)
     initial = blueprint.initialize(1)
     trainer.begin(initial, masks_of(blueprint), {name: initial[name] + 0.5 for name in blueprint.norms})
+    return train_epoch(trainer, NORM)
+
+
+def train_by_sign_in() -> tuple[dict, tuple]:
+    blueprint = Blueprint("mlpmixer", "toy", classes=4, channels=1, image_size=8)
+    trainer = SignInTrainer(blueprint, DATASET.divided(own_part()), RECIPE, Speed(), blueprint.learnable, 1)
+    masks = masks_of(blueprint)
+    trainer.begin(plain_state(blueprint.build(blueprint.initialize(1), masks, torch.device("cpu"))), masks)
+    return train_epoch(trainer, torch.tensor(1.0))
+
+
+def train_epoch(trainer: Trainer, alpha: torch.Tensor) -> tuple[dict, tuple]:
     set_rate(trainer.optimizer, 0.05)
     batches = draw_epoch(trainer.dataset, 8, seed=3)
-    trained = train_one_epoch(trainer.network, trainer.step, batches, NORM.expand(5), lambda images: None)
+    trained = train_one_epoch(trainer.network, trainer.step, batches, alpha.expand(5), lambda images: None)
     average_running_statistics(trainer.network)
     tested = trainer.evaluate()
-    return plain_state(trainer.network), (trained.loss, trained.accuracy, tested.loss, tested.accuracy)
+    return plain_state(trainer.plain_network), (trained.loss, trained.accuracy, tested.loss, tested.accuracy)
 
 
 def assert_close_states(ours: dict, expected: dict) -> None:
@@ -121,12 +133,19 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
     assert begun == {"tally": {"loss": 1.5, "correct": 6, "images": 8}, "seconds": 1.0}
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_processes_train_layer_norms_as_one(count, tmp_path):
+@pytest.mark.parametrize(
+    ("count", "job"),
+    [
+        (2, partial(train, "mlpmixer")),
+        pytest.param(3, partial(train, "mlpmixer"), marks=pytest.mark.slow),
+        pytest.param(2, train_by_sign_in, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_train_layer_norms_as_one(count, job, tmp_path):
     """To rounding, with interpolation, masks, clipping and micro-batches; and with a batch that only the first has an
-    image of. Every process has the same bits."""
-    expected, results = train("mlpmixer")
-    (state, found), *others = in_processes(count, partial(train, "mlpmixer"), tmp_path)
+    image of. Every process has the same bits. The same for Sign-In's products."""
+    expected, results = job()
+    (state, found), *others = in_processes(count, job, tmp_path)
     assert_close_states(state, expected)
     assert found == pytest.approx(results, rel=1e-5)
     for name, mask in masks_of(Blueprint("mlpmixer", "toy", 4, 1, 8)).items():

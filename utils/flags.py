@@ -189,7 +189,7 @@ def add_search_flags(add: Callable) -> None:
 def add_machine_flags(add: Callable) -> None:
     add("--device", default="auto", help="auto (CUDA if there is a GPU), cpu, cuda, cuda:1")
     add("--precision", choices=PRECISIONS,
-        help="of training's forward and backward passes (default: bf16 on CUDA, fp32 on the CPU); evaluations are fp32")
+        help="of training's forward and backward passes (default: bf16 on CUDA, fp32 on the CPU); results are fp32's")
     add("--compile", action=argparse.BooleanOptionalAction,
         help="compile the forward and backward pass (default: on CUDA)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction,
@@ -383,7 +383,7 @@ def level_rates(args: argparse.Namespace, level: int) -> list[float]:
 
 def clock(args: argparse.Namespace, rates: Sequence[float], images: int) -> float | None:
     """How often weight decay could have replaced a parameter in epochs at these rates: the sum over steps of
-    lr/(1 − momentum) · weight decay. None unless SGD trains."""
+    lr/(1 − momentum) · weight decay, without ramps. None unless SGD trains."""
     if args.optimizer != "sgd" or args.momentum == 1:
         return None
     return sum(rates) * count_batches(images, args.batch_size) / (1 - args.momentum) * args.weight_decay

@@ -68,6 +68,7 @@ class PathMeasurement:
     epsilon: float | None  # of the test error
     epsilon_source: str
     loss_epsilon: float | None
+    loss_epsilon_source: str
     folder: Path
     wait: bool = False  # for a path that another process measures
 
@@ -232,6 +233,7 @@ def summarize(
         **summarize_barrier("", rows, "test_error", measurement.epsilon),
         "epsilon_source": measurement.epsilon_source,
         **summarize_barrier("loss_", rows, "test_loss", measurement.loss_epsilon),
+        "loss_epsilon_source": measurement.loss_epsilon_source,
         "survive_only_in_first": count_only_in(first.masks, second.masks),
         "survive_only_in_second": count_only_in(second.masks, first.masks),
         "augmented": measurement.meter.augment,

@@ -19,7 +19,8 @@ from utils.runs.run import FinalTraining
 TRIAL_SETTINGS = {"seed"}
 # Settings that decide a dense network.
 DENSE_SETTINGS = (
-    *("dataset", "arch", "network_version", "data", "final_epochs", "decays_at"),
+    *("dataset", "arch", "network_version", "data", "train_images_per_class", "pixels", "cache_short_side"),
+    *("final_epochs", "decays_at"),
     *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
     *("clip_norm", "label_smoothing", "micro_batch_size", "processes"),
 )

@@ -267,9 +267,9 @@ def open_run_folder(run: Path, settings: dict, about: dict) -> None:
         there = _settings_there(run)
         differing = [] if there is None else other_settings(settings, there)
         if differing:
-            raise UserError(
-                f"{run} was made with other settings: {', '.join(differing)}; give this run another folder with --name"
-            )
+            only_processes = all(text.startswith("processes ") for text in differing)
+            remedy = "have torchrun start as many" if only_processes else "give this run another folder with --name"
+            raise UserError(f"{run} was made with other settings: {', '.join(differing)}; {remedy}")
         if not (run / CONFIG_FILE).exists():
             write_json(run / CONFIG_FILE, {"settings": settings if there is None else there, "about": about})
         with (run / COMMAND_FILE).open("a", encoding="utf-8") as file:

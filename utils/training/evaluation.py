@@ -91,7 +91,7 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], Tensor] | None = None) -> Evaluation:
-    """Loss and accuracy in evaluation mode, float32; ``predict`` is the network or a faster way through it. Each
+    """Loss and accuracy in evaluation mode; ``predict`` is the network or a faster way through it. Each
     process has its own ``batches``.
 
     Raises TrainingError.

@@ -2,7 +2,7 @@
 
 Nothing here depends on the method, which is in ``make_train_step``. A whole step, from the images' indices to the masks
 after the optimizer, is one CUDA graph: otherwise small networks wait for the host, which launches hundreds of kernels
-per step. The same functions capture evaluations, and capture and compile error barriers, in float32.
+per step. The same functions capture evaluations, and capture and compile error barriers, whose arithmetic is float32.
 """
 
 from collections.abc import Callable, Iterator, Sequence

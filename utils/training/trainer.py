@@ -41,6 +41,7 @@ class Trainer:
 
     def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed):
         self.dataset, self.recipe, self.device = dataset, recipe, dataset.device
+        self.held_signs: dict[str, Tensor] = {}
         self.layout = choose_layout(network, speed, self.device)
         self.network = network.to(memory_format=self.layout)
         self.optimizer = make_optimizer(network, recipe)  # every stage sets its own rate
@@ -74,6 +75,14 @@ class Trainer:
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         raise NotImplementedError
 
+    def _make_train_step(self, accelerate: Accelerate) -> TrainStep:
+        """With masks, ψ_init and held signs that the stages fill in."""
+        recipe = self.recipe
+        return make_train_step(
+            self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
+            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size, self.held_signs, sum_gradients,
+        )  # fmt: skip
+
 
 class SubnetworkTrainer(Trainer):
     """Trains θ ⊙ m with ψ interpolated with ψ_init; α = 1 is ordinary training, to the last bit. Only the parameters
@@ -91,11 +100,7 @@ class SubnetworkTrainer(Trainer):
         self.initial_norms = initial_normalization(self.network)
         held = {name: self.network.get_parameter(name) for name in self.holding}
         self.held_signs = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in held.items()}
-        recipe = self.recipe
-        return make_train_step(
-            self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
-            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size, self.held_signs, sum_gradients,
-        )  # fmt: skip
+        return self._make_train_step(accelerate)
 
     @torch.no_grad()
     def begin(
@@ -130,11 +135,7 @@ class SignInTrainer(Trainer):
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         self.masks = masks_to_fill(self.network, [f"w.{index}" for index in range(len(self.network.names))])
         self.initial_norms = initial_normalization(self.network)  # α is always 1
-        recipe = self.recipe
-        return make_train_step(
-            self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
-            recipe.label_smoothing, recipe.clip_norm, recipe.micro_batch_size,
-        )  # fmt: skip
+        return self._make_train_step(accelerate)
 
     @torch.no_grad()
     def begin(self, state: Mapping[str, Tensor], masks: Masks) -> None:
