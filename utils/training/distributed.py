@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from datetime import timedelta
+from secrets import token_hex
 from typing import TypeVar
 
 import torch
@@ -37,6 +38,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     store, rank, size = next(iter(rendezvous("env://")))
+    store = _store_of_attempt(store, rank, size)
     dist.init_process_group(store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if rank else nullcontext():
@@ -48,6 +50,23 @@ def process_group() -> Iterator[None]:
         raise
     gc.collect()  # of captured steps, whose end NCCL would wait for
     dist.destroy_process_group()
+
+
+def _store_of_attempt(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of torchrun's store for the processes that are there now. After a restart, the rest may still have the
+    addresses of those that were lost: the first process names the attempt, and confirms each answer to that name."""
+    own = token_hex(8)
+    if rank == 0:
+        store.set("attempt", own)
+        for other in range(1, size):
+            store.set(f"{own}/{other}/{store.get(f'{own}/{other}').decode()}", "")
+        return dist.PrefixStore(own, store)
+    while True:
+        attempt = store.get("attempt").decode()
+        store.set(f"{attempt}/{rank}", own)
+        with suppress(RuntimeError):  # not confirmed: the name is an earlier attempt's
+            store.wait([f"{attempt}/{rank}/{own}"], timedelta(seconds=1))
+            return dist.PrefixStore(attempt, store)
 
 
 def check_processes(batch_size: int, searches: bool) -> None:
