@@ -185,14 +185,12 @@ class Job:
     @cached_property
     def trainer(self) -> SubnetworkTrainer:
         blueprint = self.blueprint
-        self.__dict__.pop("searcher", None)  # its memory first: a job that trains has no search left
         holds = any(STARTS[final.start].holds_signs for final in planned_finals(self.args))
         holding = blueprint.signed if holds else ()
         return SubnetworkTrainer(blueprint, self.dataset, self.recipe, self.speed, self.trained, holding)
 
     @cached_property
     def sign_in_trainer(self) -> SignInTrainer:
-        self.__dict__.pop("searcher", None)
         reset_epochs = self.args.sign_in_epochs
         return SignInTrainer(self.blueprint, self.dataset, self.recipe, self.speed, self.trained, reset_epochs)
 
@@ -337,6 +335,7 @@ class Job:
     def train_final(self, final: FinalTraining) -> None:
         """Compose the network that the start describes, and train it normally."""
         args = self.args
+        self.__dict__.pop("searcher", None)  # a job that trains has no search left: its memory is for the trainer
         trainer, state, masks, initial = self.begin_final(final)
         stage = Stage(
             title=f"final {final.name}",
