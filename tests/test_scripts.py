@@ -43,7 +43,7 @@ from utils.method.network import Blueprint
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 
 READMES = [PROJECT / folder / "README.md" for folder in (".", "script", "utils", "data")]
-README = "\n".join(path.read_text(encoding="utf-8") for path in READMES if path.exists())
+README = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
 LAUNCHERS = sorted(
     path.name for path in (PROJECT / "script").glob("*_*_*.sh") if path.name != "calculate_error_barrier.sh"
 )
@@ -358,6 +358,12 @@ def holder_of(lock: Path) -> int:
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     (pid,) = [fields[4] for fields in locks if fields[-3].endswith(f":{lock.stat().st_ino}") and "->" not in fields]
     return int(pid)
+
+
+def test_every_link_of_the_readmes_leads_to_a_file():
+    for page in READMES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page}: {link}"
 
 
 def readme_commands():
