@@ -17,7 +17,6 @@ from functools import cached_property, partial
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import torch
 from torch import nn
 
 from data import load_dataset
@@ -244,7 +243,7 @@ class Job:
         rows = train_stage(self.trainer, stage, self.progress, args.checkpoint_seconds, after_epoch)
         if not stage.alpha_range[1]:  # ψ was never used, and weight decay has shrunk it: it is held where it began
             self.trainer.network.load_state_dict(initial_norms, strict=False)
-        self.reestimate(self.trainer.network, level, self.trainer.layout)
+        self.trainer.reestimate(self.statistics_seed(level))
         self.keep_level(level, stage, self.trainer.network, previous, masks, self.trainer.evaluate(), rows)
 
     def rewind(self, trained: State) -> State:
@@ -290,14 +289,14 @@ class Job:
         rows = train_stage(self.searcher, stage, self.progress, args.checkpoint_seconds, freeze)
         masks = miner.masks()
         network = self.blueprint.build(self.initial, masks, self.dataset.device)
-        self.reestimate(network, level, torch.channels_last)
+        batches = training_batches(self.dataset, args.batch_size, self.statistics_seed(level))
+        reestimate_batch_statistics(network, batches)
         test = evaluate(network, evaluation_batches(self.dataset, self.dataset.test))
         self.keep_level(level, stage, network, self.initial, masks, test, rows)
 
-    def reestimate(self, network: nn.Module, level: Level, layout: torch.memory_format) -> None:
-        """AWS's running statistics belong to a random α: a level is reported and kept with those of its own ψ."""
-        seed = derive_seed(self.args.seed, level.stage, "statistics")
-        reestimate_batch_statistics(network, training_batches(self.dataset, self.args.batch_size, seed, layout))
+    def statistics_seed(self, level: Level) -> int:
+        """Of the order in which batch-norm statistics are estimated again, with which a level is reported and kept."""
+        return derive_seed(self.args.seed, level.stage, "statistics")
 
     def keep_level(
         self, level: Level, stage: Stage, network: nn.Module, previous: State, masks: Masks, test: Evaluation,
@@ -322,7 +321,7 @@ class Job:
         """The other end of the path that AWS is built to keep flat: ψ_init in the place of ψ, which is overwritten,
         with batch-norm statistics of its own. Empty if the loss is not finite there."""
         network.load_state_dict({name: self.initial[name] for name in self.blueprint.norms}, strict=False)
-        self.reestimate(network, level, self.trainer.layout)
+        self.trainer.reestimate(self.statistics_seed(level))
         with suppress(TrainingError):
             test = self.trainer.evaluate()
             return {"test_error_at_initial_norms": test.error, "test_loss_at_initial_norms": test.loss}

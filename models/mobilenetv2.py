@@ -44,8 +44,8 @@ class InvertedResidual(nn.Module):
             self.shortcut = nn.Sequential(pointwise(channels_in, channels_out), nn.BatchNorm2d(channels_out))
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.expand(images)))
-        out = F.relu(self.bn2(self.depthwise(out)))
+        out = F.relu(self.bn1(self.expand(images)), inplace=True)
+        out = F.relu(self.bn2(self.depthwise(out)), inplace=True)
         out = self.bn3(self.project(out))
         return out + self.shortcut(images) if self.residual else out
 
@@ -64,8 +64,8 @@ class MobileNetV2(nn.Module):
         self.fc = nn.Linear(head_width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.blocks(F.relu(self.bn1(self.conv1(images))))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.blocks(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         return self.fc(out.mean(dim=(2, 3)))
 
 

@@ -27,13 +27,13 @@ class ShuffleUnit(nn.Module):
         self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(images)))
+        out = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out = F.channel_shuffle(out, GROUPS)
         out = self.bn2(self.conv2(out))
         out = self.bn3(self.conv3(out))
         if self.stride == 1:
-            return F.relu(out + images)
-        return F.relu(torch.cat([F.avg_pool2d(images, 3, stride=2, padding=1), out], dim=1))
+            return F.relu(out + images, inplace=True)
+        return F.relu(torch.cat([F.avg_pool2d(images, 3, stride=2, padding=1), out], dim=1), inplace=True)
 
 
 class ShuffleNet(nn.Module):
@@ -49,7 +49,7 @@ class ShuffleNet(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(images)))
+        out = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out = self.units(out)
         return self.fc(out.mean(dim=(2, 3)))
 

@@ -4,6 +4,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
-# By its path, not with -m, which would first look for utils in the folder where this was started.
-PYTHONPATH=$PROJECT${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" "$PROJECT/utils/benchmark" \
+# Without -P, -m would first look for utils in the folder where this was started.
+PYTHONPATH=$PROJECT${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -P -m utils.benchmark \
     --out "$PROJECT/runs/benchmarks/$(date +%Y%m%d_%H%M%S).csv" "$@"

@@ -42,7 +42,7 @@ from utils.method.methods import METHODS
 from utils.method.network import Blueprint
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 
-READMES = [PROJECT / folder / "README.md" for folder in (".", "script", "utils", "data")]
+READMES = [PROJECT / folder / "README.md" for folder in (".", "script", "utils", "utils/runs", "data")]
 README = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
 LAUNCHERS = sorted(
     path.name for path in (PROJECT / "script").glob("*_*_*.sh") if path.name != "calculate_error_barrier.sh"
@@ -54,15 +54,15 @@ SMALL = (
     "--train-images-per-class 2 --device cpu"
 ).split()
 BENCHMARK = "--images 128 --rounds 1 --workers 0 --seconds 1".split()
-SMALLER = {"main.py": SMALL, "calculate_error_barrier.py": ["--points", "2"], "benchmark": BENCHMARK}
+SMALLER = {"main.py": SMALL, "calculate_error_barrier.py": ["--points", "2"], "utils.benchmark": BENCHMARK}
 # The same for a figure on the digits; Gem-Miner needs six epochs.
 SMALL_FIGURE = {
     "SCALE": "small",
     "FLAGS": "--train-images-per-class 2 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1",
 }
 PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
-PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet, "benchmark": benchmark}
-PROGRAMS |= {"utils.analysis": analysis}
+PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet}
+PROGRAMS |= {"utils.benchmark": benchmark, "utils.analysis": analysis}
 RECORDER = """#!{python} -IS
 import json, sys
 asked = sys.argv[1:]
@@ -86,7 +86,7 @@ def recorded(folder, *arguments, **options):
     options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
     output_of(*arguments, **options)
     asked = [json.loads(line) for line in file.read_text().splitlines()]
-    return [arguments[arguments[:1] == ["-m"] :] for arguments in asked]
+    return [arguments[arguments.index("-m") + 1 if "-m" in arguments[:2] else 0 :] for arguments in asked]
 
 
 @pytest.fixture
@@ -371,6 +371,14 @@ def readme_commands():
     lines = dict.fromkeys(line for block in blocks for line in block.splitlines() if line.strip())
     # Figures of the paper's size first: their plans refuse the small runs that the others leave.
     return sorted(lines, key=lambda line: "script/paper/" not in line)
+
+
+@pytest.mark.slow
+def test_the_benchmark_starts_from_any_folder(tmp_path):
+    """In a process of its own: an import that another program's modules hide is found only there."""
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text("raise ImportError('not ours')")
+    assert "--positions" in output_of("bash", PROJECT / "script/benchmark.sh", "--help", cwd=tmp_path)
 
 
 @pytest.mark.slow

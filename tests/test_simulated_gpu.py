@@ -21,15 +21,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from data.augmentation import Augmentation
-from data.batches import evaluation_batches
+from data.batches import evaluation_batches, training_batches
 from data.dataset import Dataset, LabelledImages
 from models import build_network
 from tests import toy_training as toy
 from tests.commands import assert_equal_states
 from tests.toys import EVERY_ARCH, TOY_NETWORKS
 from utils.barriers.meter import PositionMeter
-from utils.method.network import Blueprint
+from utils.method.network import Blueprint, plain_state
 from utils.method.step import TrainingError
+from utils.training.batch_statistics import reestimate_batch_statistics
 from utils.training.devices import Speed
 from utils.training.evaluation import Tally, evaluate
 from utils.training.fast_path import Graphed
@@ -115,6 +116,18 @@ def test_a_replayed_step_is_the_readable_step_to_the_last_bit(replayed_graphs):
     """Warm-up runs leave no trace, inputs and learning rate are read again at every replay, the smaller last batch has
     a graph of its own, and the second stage is put where the first one was."""
     toy.assert_trains_as_the_readable_step(toy.make_trainer(GRAPH))
+    assert len(replayed_graphs) == 2
+
+
+def test_replayed_statistics_are_the_readable_ones(replayed_graphs):
+    """To the last bit, of the weights at hand, whatever statistics there were; the smaller last batch counts too."""
+    trainer = toy.make_trainer(GRAPH)
+    for seed in (1, 2):
+        toy.begin(trainer, seed)
+        expected = toy.BLUEPRINT.build(plain_state(trainer.network), {}, toy.CPU)
+        reestimate_batch_statistics(expected, training_batches(toy.DATASET, toy.BATCH_SIZE, seed))
+        trainer.reestimate(seed)
+        assert_equal_states(trainer.network.state_dict(), expected.state_dict())
     assert len(replayed_graphs) == 2
 
 
@@ -253,6 +266,8 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
     meter = PositionMeter(blueprint.build(initial, {}, fake_cuda), dataset, batch_size=8)
     with meter.statistics.gathering(), NoTransfers():
         tally.add(*meter.gather(*batch), 8)
+    with subnetwork.statistics.gathering(), NoTransfers():
+        subnetwork.gather(*batch)
     tally.add_outputs(meter.predict(images.permute(0, 3, 1, 2).float()), split.labels)
     with pytest.raises(DataDependentOutputException):
         tally.evaluation()  # it is read here, once an epoch

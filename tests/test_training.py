@@ -1,6 +1,8 @@
 """The training step, an epoch of them, evaluation, and what a stage is told of its epochs."""
 
 import copy
+import platform
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.batches import evaluation_batches, training_batches
-from tests.commands import read_csv
+from tests.commands import PROJECT, output_of, read_csv
 from tests.toy_training import BLUEPRINT, DATASET, RECIPE, half_masks, make_trainer
 from tests.toys import ToyNetwork, toy_dataset
 from utils.files import load
@@ -138,3 +140,23 @@ def test_a_stage_trains_one_epoch_for_each_of_its_rates(tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in shown] == [f"level 1/2, epoch {epoch}/3" for epoch in (1, 2, 2, 3)]
     assert progress.seconds_left() == 0
+
+
+ALLOCATE_AGAIN = """
+import resource, torch
+from utils.training.devices import choose_device
+choose_device("cpu")
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**26)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_of_freed_tensors_is_used_again():
+    """Else the system would give it again page by page, of 4 KiB each. It may take a second piece beside the first."""
+    assert int(output_of(sys.executable, "-c", ALLOCATE_AGAIN, cwd=PROJECT)) < 2**28 / 4096 / 100

@@ -8,10 +8,9 @@ import sys
 import torch
 from torch._inductor import async_compile
 
-from data.batches import draw_epoch, training_batches
+from data.batches import draw_epoch
 from utils.barriers.meter import PositionMeter
 from utils.benchmark.workload import BATCH_SIZE, RECIPE, Workload
-from utils.training.batch_statistics import reestimate_batch_statistics
 from utils.training.devices import Speed, choose_device
 from utils.training.evaluation import train_one_epoch
 from utils.training.trainer import SubnetworkTrainer
@@ -54,8 +53,8 @@ def watch_training(workload: Workload) -> dict:
     for name in ("first", "second"):
         seen[f"{name} epoch"] = watch(epoch)
         seen[f"{name} evaluation"] = watch(lambda: trainer.evaluate(roughly=True))
-    batches = training_batches(dataset, BATCH_SIZE, 0, trainer.layout)
-    seen["statistics"] = watch(lambda: reestimate_batch_statistics(trainer.network, batches))
+    for name in ("first", "second"):
+        seen[f"{name} statistics"] = watch(lambda: trainer.reestimate(0))
     seen["reported evaluation"] = watch(trainer.evaluate)
     return seen
 

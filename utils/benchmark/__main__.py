@@ -7,7 +7,8 @@
     python -m utils.benchmark mobilenetv2 --profile         # where a step's time goes, by kind of kernel
 
 The arms alternate in one process, on random images; a ratio is the plain step's time divided by the arm's in the same
-round. "Plain" is how existing implementations train (utils/benchmark/plain.py).
+round. On a CPU, each arm works once before its turn is timed: arms share the process's free memory. "Plain" is how
+existing implementations train (utils/benchmark/plain.py).
 """
 
 import argparse

@@ -31,9 +31,11 @@ STEP_SPEEDS = {
     "cpu": {
         "data in memory": Speed(channels_last=False),
         "layout": Speed(channels_last=True),
+        "kept memory": Speed(channels_last=True),
         "compile": Speed(channels_last=True, compile=True),
     },
 }
+KEEPING_MEMORY = ("kept memory", "compile")
 POSITION_SPEEDS = {"bare passes": None, "readable": Speed(), "compile": Speed(compile=True)}
 CUDA_POSITION_SPEEDS = {"graph": Speed(cuda_graph=True), "compile, graph": Speed(compile=True, cuda_graph=True)}
 
@@ -62,16 +64,18 @@ class OurTraining:
 
 def step_arms(workload: Workload, names: Collection[str] | None = None) -> list[Arm]:
     """The plain step, then all arms of the device or those ``names``."""
-    arms = [Arm("plain", workload.device, partial(PlainTraining, workload))]
+    arms = [Arm("plain", workload.device, partial(PlainTraining, workload), keeps_memory=False)]
     for name, speed in STEP_SPEEDS[workload.device.type].items():
         if names is None or name in names:
-            arms.append(Arm(name, workload.device, partial(OurTraining, workload, speed), name == "deterministic"))
+            make = partial(OurTraining, workload, speed)
+            arms.append(Arm(name, workload.device, make, name == "deterministic", name in KEEPING_MEMORY))
     return arms
 
 
 def describe_steps(workload: Workload, arm: Arm, plain: Arm) -> dict:
     """An arm's cells; times a whole epoch, too."""
     step = statistics.median(arm.seconds)
+    arm.settle()
     return {
         "ms a step": f"{1000 * step:.4g}",
         "images a second": f"{BATCH_SIZE / step:,.0f}",

@@ -12,7 +12,7 @@ import torch._dynamo
 from torch._inductor.utils import fresh_cache
 
 from utils.errors import UserError, one_line
-from utils.training.devices import choose_kernels
+from utils.training.devices import choose_kernels, keep_freed_memory
 
 FAILURES = (UserError, torch.OutOfMemoryError)  # of one arm; the others go on
 Work = Callable[[], object]  # one training step, or one position of an error barrier
@@ -22,12 +22,14 @@ Work = Callable[[], object]  # one training step, or one position of an error ba
 class Arm:
     """One way to work, and what was measured of it. ``start_ups``: seconds until the work is made and done once, first
     with nothing compiled before, then with what PyTorch's cache has by then. ``seconds``: of the work, in each round. A
-    ``deterministic`` arm uses only kernels that give the same bits every time."""
+    ``deterministic`` arm uses only kernels that give the same bits every time. ``keeps_memory``: that of freed tensors,
+    on the CPU."""
 
     name: str
     device: torch.device
     make: Callable[[], Work]
     deterministic: bool = False
+    keeps_memory: bool = True
     work: Work | None = None
     start_ups: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -48,6 +50,12 @@ class Arm:
                 self.start_ups.append(self.timed(self._make_and_work))
             self.timed(self.work)  # takes the most memory: the gradients of the step before are still there
         self.peak_bytes = torch.cuda.max_memory_reserved(self.device) - held if cuda else 0
+
+    def settle(self) -> None:
+        """On the CPU, whose other arms leave memory of their own behind, work once as a turn that does not count."""
+        if self.device.type == "cpu":
+            keep_freed_memory(self.keeps_memory)
+            self.work()
 
     def _make_and_work(self) -> None:
         self.work = self.make()
@@ -91,6 +99,7 @@ def measure_arms(
         arm.timed(arm.work, repeats)
     for _ in range(rounds):
         for arm in started:
+            arm.settle()
             arm.seconds.append(arm.timed(arm.work, repeats))
     return [{"arm": arm.name, **describe(arm, started[0])} for arm in started] + failed
 

@@ -103,7 +103,7 @@ class Blueprint:
 
     def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, **about: dict) -> None:
         """Write a ``network.pt``: ``model`` loads strictly into the bare network; ``about`` holds the run's
-        ``settings`` and the network's ``result``. README.md describes the rest."""
+        ``settings`` and the network's ``result``. utils/runs/README.md describes the rest."""
         version = {"network_version": ARCHITECTURES[self.arch].version}
         save(path, {"model": state, "masks": masks, "initial_norms": initial_norms, **about, **asdict(self), **version})
 

@@ -21,6 +21,7 @@ CONTROLS = (
     ("barrier of mask to solution", "barrier of signs to solution"),
     ("test error of mask", "test error of signs"),
 )
+VARIANT = ", "  # follows a method's label
 
 
 class Quantity(NamedTuple):
@@ -41,13 +42,18 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> list[dict]:
-    """A row for every quantity of the first method and another one, and for mask and signs of one method; the rise
-    in the valley of ψ is the test error at ψ_init minus that at ψ. The two of a pair share a seed; fewer than two
-    pairs make no row."""
+    """A row for every quantity of the first method and another one, of a method and its variants (flipped signs, signs
+    of another level, a setting), and for mask and signs of one method; the rise in the valley of ψ is the test error at
+    ψ_init minus that at ψ. The two of a pair share a seed; fewer than two pairs make no row."""
     found = list(quantities(entries, comparisons))
     pairs = []
     for own in grouped(found, lambda quantity: quantity[:3]).values():
-        pairs += [(f"{own[0].name}: {own[0].method} − {other.method}", own[0], other) for other in own[1:]]
+        plain = [quantity for quantity in own if VARIANT not in quantity.method] or own[:1]
+        pairs += [
+            (f"{first.name}: {first.method} − {second.method}", first, second)
+            for first, second in product(plain, own)
+            if second is not first and (first is plain[0] or second.method.startswith(first.method + VARIANT))
+        ]
     for own in grouped(found, lambda quantity: (quantity.network, quantity.level, quantity.method)).values():
         pairs += [
             (f"{first.method}: {first.name} − {second.name}", first, second)
@@ -91,4 +97,4 @@ def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredCompariso
 
 def method_label(experiment: Experiment, among: Sequence[Experiment]) -> str:
     cells = [f"{name} {text}" if name == "flipped" else text for name, text in varying(experiment, among).items()]
-    return ", ".join(filter(None, (METHODS[experiment.method].label, *cells)))
+    return VARIANT.join(filter(None, (METHODS[experiment.method].label, *cells)))

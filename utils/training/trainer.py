@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from data.batches import evaluation_batches, make_batch
+from data.batches import draw_epoch, evaluation_batches, make_batch
 from data.dataset import Dataset
 from utils.method.gem_miner import GemMiner, make_search_step
 from utils.method.network import Blueprint, State
@@ -19,6 +19,7 @@ from utils.method.pruning import Masks, apply_masks
 from utils.method.sign_in import SignIn
 from utils.method.signed_mask import SignedMask
 from utils.method.step import Accelerate, TrainStep, make_train_step
+from utils.training.batch_statistics import AveragedStatistics
 from utils.training.devices import Speed
 from utils.training.distributed import sum_gradients
 from utils.training.evaluation import Evaluation, evaluate
@@ -30,6 +31,7 @@ from utils.training.fast_path import (
     explaining,
     graph_memory,
     in_tf32,
+    restoring,
 )
 from utils.training.optimization import Recipe, make_optimizer, restore_optimizer
 
@@ -53,11 +55,11 @@ class Trainer:
             return step_on_batch(*make_batch(dataset, chosen, drawn, self.layout), alpha, len(chosen))
 
         step = explaining(in_tf32(step) if speed.precision == "tf32" else step)
-        memory = graph_memory(speed)
-        self.step = captured_step(step, memory, network, self.optimizer)
-        self.predict = captured(network, memory)
+        self.memory = graph_memory(speed)
+        self.step = captured_step(step, self.memory, network, self.optimizer)
+        self.predict = captured(network, self.memory)
         rough = speed.precision != "fp32" and self.device.type == "cuda"
-        self.predict_roughly = captured(in_tf32(network), memory) if rough else self.predict
+        self.predict_roughly = captured(in_tf32(network), self.memory) if rough else self.predict
 
     def evaluate(self, roughly: bool = False) -> Evaluation:
         """On the test images: in float32 what is reported, ``roughly`` what is only watched. Raises TrainingError."""
@@ -94,6 +96,9 @@ class SubnetworkTrainer(Trainer):
     ):  # fmt: skip
         self.blueprint, self.holding = blueprint, holding
         super().__init__(network_to_train(blueprint, trained, dataset.device), dataset, recipe, speed)
+        self.statistics = AveragedStatistics(self.network)
+        changed = [*self.network.buffers(), *self.statistics.sums, self.statistics.batches]
+        self.gather = captured(self._gather, self.memory, partial(restoring, changed))
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         self.masks = masks_to_fill(self.network, self.blueprint.scored)  # every weight that any method prunes
@@ -118,6 +123,23 @@ class SubnetworkTrainer(Trainer):
             kept.copy_(held_signs[name]) if name in (held_signs or {}) else kept.zero_()
         apply_masks([self.network.get_parameter(name) for name in self.masks], list(self.masks.values()))
         restore_optimizer(self.optimizer)
+
+    def reestimate(self, seed: int) -> None:
+        """Batch-norm statistics of ψ at hand: AWS's running ones belong to a random α. The order of the training images
+        is that of ``seed``."""
+        if not self.statistics.layers:
+            return
+        with self.statistics.gathering():
+            for batch in draw_epoch(self.dataset, self.recipe.batch_size, seed):
+                self.gather(*batch)
+
+    def _gather(self, chosen: Tensor, drawn: Tensor) -> Tensor:
+        images, _ = make_batch(self.dataset, chosen, drawn, self.layout)
+        if not len(images):  # another process has all of a small last batch
+            return images.new_zeros(())
+        outputs = self.network(images)
+        self.statistics.add()
+        return outputs
 
 
 class SignInTrainer(Trainer):
