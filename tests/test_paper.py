@@ -182,3 +182,17 @@ def test_paired_differences_by_hand():
     mask, signs = compared([RAISED, RAISED], "lmc-mask"), compared([{0.0: 10, 1.0: 10}, RAISED])
     labels = [row["paired difference (percentage points)"] for row in paired_rows([], [mask, signs])]
     assert labels == ["LRR: barrier of mask to solution − barrier of signs to solution"]
+
+
+def test_a_method_s_variants_are_paired_with_it():
+    """And the first method with all others."""
+    trials = [{0.0: 20.0, 1.0: 20.0}] * 2
+    rows = [
+        compared(trials, experiment=replace(EXPERIMENT, method=method, flipped=flipped))
+        for method, flipped in (("lrr", 0.1), ("lrr", 0.0), ("aws", 0.0), ("aws", 0.1))
+    ]
+    labels = [row["paired difference (percentage points)"] for row in paired_rows([], rows)]
+    assert [label.removeprefix("barrier of signs to solution: ") for label in labels] == [
+        *("LRR, flipped 0 − LRR, flipped 0.1", "LRR, flipped 0 − AWS, flipped 0"),
+        *("LRR, flipped 0 − AWS, flipped 0.1", "AWS, flipped 0 − AWS, flipped 0.1"),
+    ]

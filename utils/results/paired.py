@@ -21,7 +21,6 @@ CONTROLS = (
     ("barrier of mask to solution", "barrier of signs to solution"),
     ("test error of mask", "test error of signs"),
 )
-VARIANT = ", "  # follows a method's label
 
 
 class Quantity(NamedTuple):
@@ -32,6 +31,11 @@ class Quantity(NamedTuple):
     name: str
     method: str
     by_seed: Mapping[int, float]
+    experiment: Experiment
+
+    @property
+    def is_variant(self) -> bool:
+        return bool(self.experiment.setting or self.experiment.flipped)
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -48,11 +52,11 @@ def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparis
     found = list(quantities(entries, comparisons))
     pairs = []
     for own in grouped(found, lambda quantity: quantity[:3]).values():
-        plain = [quantity for quantity in own if VARIANT not in quantity.method] or own[:1]
+        plain = [quantity for quantity in own if not quantity.is_variant] or own[:1]
         pairs += [
             (f"{first.name}: {first.method} − {second.method}", first, second)
             for first, second in product(plain, own)
-            if second is not first and (first is plain[0] or second.method.startswith(first.method + VARIANT))
+            if second is not first and (first is plain[0] or second.experiment.method == first.experiment.method)
         ]
     for own in grouped(found, lambda quantity: (quantity.network, quantity.level, quantity.method)).values():
         pairs += [
@@ -84,7 +88,7 @@ def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredCompariso
         noise = "" if row.comparison.panel == LINEAR_MODE_CONNECTIVITY else f", {row.comparison.panel}"
         name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}{noise}"
         own = row.experiment
-        yield Quantity(own.network, own.level, name, method_label(own, experiments), row.by_seed())
+        yield Quantity(own.network, own.level, name, method_label(own, experiments), row.by_seed(), own)
     levels = [entry.experiment.level for entry in entries if entry.experiment.level is not None]
     for entry in entries:
         if levels and entry.experiment.level == max(levels):
@@ -92,9 +96,9 @@ def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredCompariso
             by_seed = {seed: statistics.mean(one["test_error"] for one in own) for seed, own in errors.items()}
             name = f"test error of {entry.experiment.start}"
             own = entry.experiment
-            yield Quantity(own.network, own.level, name, method_label(own, experiments), by_seed)
+            yield Quantity(own.network, own.level, name, method_label(own, experiments), by_seed, own)
 
 
 def method_label(experiment: Experiment, among: Sequence[Experiment]) -> str:
     cells = [f"{name} {text}" if name == "flipped" else text for name, text in varying(experiment, among).items()]
-    return VARIANT.join(filter(None, (METHODS[experiment.method].label, *cells)))
+    return ", ".join(filter(None, (METHODS[experiment.method].label, *cells)))
