@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from utils.results.paper import MOST_CURVES, figure_rows
-from utils.results.plots import PANEL_HEIGHT, Curve, Panel, choose_colors, choose_styles, panel_figure
+from utils.results.plots import PANEL_HEIGHT, CategoryPanel, Curve, Panel, choose_colors, choose_styles, panel_figure
 from utils.results.tables import Entry, Experiment
 
 
@@ -76,3 +76,12 @@ def test_a_colour_is_one_setting_in_all_panels_of_a_sweep():
     found = choose_colors([("aws", ""), ("lrr", "rewind-norms"), ("lrr", "")])  # as a panel by start asks for them
     assert len(set(found.values())) == 3
     assert {key: color for key, (color, _) in styles.items()} == {key: found[key[0], key[2]] for key in sweep}
+
+
+def test_points_stay_beside_the_name_of_their_category():
+    groups = {f"method {index}": ("red", {"signs": [1.0, 2.0], "mask": [3.0]}) for index in range(8)}
+    figure = panel_figure("title", {"network": [CategoryPanel("accuracy", "%", groups)]})
+    points = [list(drawn.lines[0].get_xdata()) for drawn in figure.axes[0].containers]
+    assert len({x for xs in points for x in xs}) == 16
+    assert all(abs(x - category) < 0.45 for xs in points for category, x in enumerate(xs))
+    plt.close(figure)

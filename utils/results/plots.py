@@ -126,9 +126,10 @@ class CategoryPanel:
 
     def draw(self, axes: Axes) -> None:
         categories = list(dict.fromkeys(name for _, values in self.groups.values() for name in values))
+        apart = min(0.15, 0.8 / max(1, len(self.groups)))  # a category's points stay beside its name
         for index, (label, (color, values)) in enumerate(self.groups.items()):
             shown = {name: trials for name, trials in values.items() if trials}
-            shift = 0.15 * (index - (len(self.groups) - 1) / 2)
+            shift = apart * (index - (len(self.groups) - 1) / 2)
             axes.errorbar(
                 [categories.index(name) + shift for name in shown],
                 [statistics.mean(trials) for trials in shown.values()],
