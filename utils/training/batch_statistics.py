@@ -84,15 +84,14 @@ class AveragedStatistics:
             yield
             sum_over_processes([*self.sums, self.batches])
             sum_over_processes([layer.num_batches_tracked for layer in self.layers])
-            for average, total in zip(self.of_batch, self.sums, strict=True):
-                average.copy_(total / self.batches)
+            if self.sums:
+                torch._foreach_copy_(self.of_batch, torch._foreach_div(self.sums, self.batches))
 
     def start(self) -> None:
         """Forget every batch."""
         for layer in self.layers:
             layer.reset_running_stats()
-        for total in (*self.sums, self.batches):
-            total.zero_()
+        torch._foreach_zero_([*self.sums, self.batches])
 
     def add(self) -> None:
         """Count the batch that the network has just seen."""
