@@ -39,8 +39,7 @@ class PositionMeter:
         self.statistics = AveragedStatistics(network)
         self.forward = explaining(compiled(network, speed, batch_size))
         memory = graph_memory(speed)
-        changed = [*network.buffers(), *self.statistics.sums, self.statistics.batches]
-        self.gather = captured(self._gather, memory, partial(restoring, changed))
+        self.gather = captured(self._gather, memory, partial(restoring, self.statistics.changed))
         predict = explaining(compiled(network, speed, evaluation_batch_size(dataset.image_size)))
         self.predict = captured(predict, memory)
 

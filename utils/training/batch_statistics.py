@@ -4,7 +4,7 @@ AWS trains under a random α, so the running statistics that it leaves belong to
 have none of their own. Both need one pass over the training set.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,7 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
     """Set the running statistics of every batch norm to their average over ``batches``, without dropout and stochastic
     depth. A network without batch norm is left as it is, and no batch is read."""
     statistics = AveragedStatistics(network)
-    if not statistics.layers:
-        return
-    with statistics.gathering():
-        for images, _ in batches:
-            if len(images):  # another process may have all of a small last batch
-                network(images)
-                statistics.add()
+    statistics.estimate(batches, lambda images, _: statistics.see(images))
 
 
 @torch.no_grad()
@@ -72,6 +66,27 @@ class AveragedStatistics:
         self.of_batch = [tensor for layer in self.layers for tensor in (layer.running_mean, layer.running_var)]
         self.sums = [torch.zeros_like(tensor) for tensor in self.of_batch]
         self.batches = torch.zeros((), device=next(network.parameters()).device)  # counted there, by a CUDA graph too
+
+    @property
+    def changed(self) -> list[Tensor]:
+        """All that a batch changes: what a CUDA graph's warm-up runs have to leave as it was."""
+        return [*self.network.buffers(), *self.sums, self.batches]
+
+    def estimate(self, batches: Iterable[tuple[Tensor, Tensor]], see: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Average over ``batches``, each of which ``see`` is given. Without batch norm, no batch is read."""
+        if not self.layers:
+            return
+        with self.gathering():
+            for batch in batches:
+                see(*batch)
+
+    def see(self, images: Tensor) -> Tensor:
+        """The network's outputs, with the images counted as a batch."""
+        if not len(images):  # another process has all of a small last batch
+            return images.new_zeros(())
+        outputs = self.network(images)
+        self.add()
+        return outputs
 
     @contextmanager
     def gathering(self) -> Iterator[None]:

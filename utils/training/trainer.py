@@ -97,8 +97,7 @@ class SubnetworkTrainer(Trainer):
         self.blueprint, self.holding = blueprint, holding
         super().__init__(network_to_train(blueprint, trained, dataset.device), dataset, recipe, speed)
         self.statistics = AveragedStatistics(self.network)
-        changed = [*self.network.buffers(), *self.statistics.sums, self.statistics.batches]
-        self.gather = captured(self._gather, self.memory, partial(restoring, changed))
+        self.gather = captured(self._gather, self.memory, partial(restoring, self.statistics.changed))
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
         self.masks = masks_to_fill(self.network, self.blueprint.scored)  # every weight that any method prunes
@@ -127,19 +126,11 @@ class SubnetworkTrainer(Trainer):
     def reestimate(self, seed: int) -> None:
         """Batch-norm statistics of ψ at hand: AWS's running ones belong to a random α. The order of the training images
         is that of ``seed``."""
-        if not self.statistics.layers:
-            return
-        with self.statistics.gathering():
-            for batch in draw_epoch(self.dataset, self.recipe.batch_size, seed):
-                self.gather(*batch)
+        self.statistics.estimate(draw_epoch(self.dataset, self.recipe.batch_size, seed), self.gather)
 
     def _gather(self, chosen: Tensor, drawn: Tensor) -> Tensor:
         images, _ = make_batch(self.dataset, chosen, drawn, self.layout)
-        if not len(images):  # another process has all of a small last batch
-            return images.new_zeros(())
-        outputs = self.network(images)
-        self.statistics.add()
-        return outputs
+        return self.statistics.see(images)
 
 
 class SignInTrainer(Trainer):
