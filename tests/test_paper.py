@@ -21,17 +21,15 @@ EXPERIMENT = Experiment("digits", "resnet20", "lrr", "signs", 11, "fp32")
 RAISED = {0.0: 10.0, 0.5: 30.0, 1.0: 20.0}  # the mean of the ends is 15
 
 
+def measured(errors):
+    """The summary of a path."""
+    rows = [{"alpha": alpha, "test_error": error, "test_loss": error / 10} for alpha, error in errors.items()]
+    return {"epsilon": 1.0, "positions": rows}
+
+
 def compared(errors=({},), name="lmc-signs", experiment=EXPERIMENT, reference=False, ratio=0.09):
-    summaries = {
-        seed: {
-            "epsilon": 1.0,
-            "positions": [
-                {"alpha": alpha, "test_error": error, "test_loss": error / 10} for alpha, error in trial.items()
-            ],
-        }
-        for seed, trial in enumerate(errors, 1)
-        if trial
-    }
+    """One path a run."""
+    summaries = {seed: [measured(path)] for seed, path in enumerate(errors, 1) if path}
     return MeasuredComparison(experiment, COMPARISONS[name], ratio, reference, len(errors), summaries)
 
 
@@ -53,6 +51,17 @@ def test_a_curve_is_the_error_above_the_mean_of_the_ends():
     assert rows[0].heights("test_loss") == pytest.approx([1.5, 0.4])
     assert (rows[0].connected(), rows[0].connected("test_loss")) == (0, None)  # an earlier version's has no ε of it
     assert "above the ends' mean" in panel.y_label
+
+
+def test_a_run_with_several_final_seeds_is_one_trial_with_their_mean():
+    """The mean of the barriers, 15 and 5, not the barrier of the mean; of a single run, both count."""
+    flat, dip = {0.0: 10.0, 0.5: 10.0, 1.0: 10.0}, {0.0: 10.0, 0.25: 15.0, 0.5: 0.0, 1.0: 10.0}
+    two = replace(compared([{}, flat]), summaries={1: [measured(RAISED), measured(dip)], 2: [measured(flat)]})
+    assert two.by_seed() == {1: 10.0, 2: 0.0}
+    assert (two.heights(), two.counted) == ([10.0, 0.0], "2")
+    (panel,) = figure_rows([], [two])["digits resnet20"]
+    assert panel.curves[0].values == [[-2.5, 0.0], [2.5, 0.0], [2.5, 0.0]]
+    assert replace(two, summaries={1: two.summaries[1]}).heights() == [15.0, 5.0]
 
 
 def test_a_reference_is_in_every_panel_and_has_none_of_its_own():
@@ -153,11 +162,19 @@ def test_trials_that_are_not_measured_are_counted(tmp_path):
         for seed in (1, 2)
     ]
     plan = make_plan(runs, ["lmc-signs"], [15])
-    measured = plan.barriers[0]
-    make_run(measured.run.folder, {measured.stages[0]: 80.0, measured.stages[1]: 81.0}, "bf16", method="lrr")
-    summary = compared([RAISED]).summaries[1]
-    (row,) = collect_comparisons(plan, Records(), lambda barrier: summary if barrier is measured else None)
+    first = plan.barriers[0]
+    make_run(first.run.folder, {first.stages[0]: 80.0, first.stages[1]: 81.0}, "bf16", method="lrr")
+    (row,) = collect_comparisons(plan, Records(), lambda barrier: measured(RAISED) if barrier is first else None)
     assert (row.shown(), row.counted, row.experiment.precision) == ("15.00", "1 of 2", "bf16")
+
+
+def test_every_final_seed_that_is_planned_has_a_path_to_the_solution_of_its_own():
+    line = "--dataset digits --arch resnet20 --method lrr --seed 1 --start signs --final-levels 3 --final-seeds 2 3"
+    plan = make_plan([planned_run(line.split())], ["lmc-signs", "lmc-mask", "noise-signs"], [3])
+    assert [[end.name for end in barrier.ends] for barrier in plan.barriers] == [
+        *(["level_03_signs_seed2", "level_03_subnetwork_seed2"], ["level_03_signs_seed3", "level_03_subnetwork_seed3"]),
+        *(["level_03_mask_seed2", "level_03_subnetwork_seed2"], ["level_03_signs_seed2", "level_03_signs_seed3_init2"]),
+    ]
 
 
 def test_the_valley_is_drawn_as_it_is_from_the_initial_norms():

@@ -251,11 +251,16 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
 
 
 @pytest.mark.parametrize(
-    ("figure", "expected"),
+    ("asked", "expected"),
     [
         # 8 networks x 3 trials: dense 100 epochs; LRR 160 + 7 levels x 3 starts x 100 + another order; AWS likewise.
         # LRR's solution with a third order is the reference of all panels of barriers.
         ("figure3", ["| 72 runs ", " 936 ", " 101,280 ", "\n48 error barriers, 0 measured", "\n24 error barriers, 0"]),
+        # Two final trainings a trial: dense 1; LRR 7 levels x 3 starts x 2, and another order; AWS 7 x 2 x 2, likewise.
+        (
+            "figure3 --networks cifar100_mobilenetv2 --seeds 1 --finals 2",
+            ["| 3 runs ", " 73 ", " 7,620 ", "\n4 error barriers, 0 measured: linear"],
+        ),
         # 3 trials: dense 100; AWS 160 + 7 x 2 x 100; Gem-Miner 7 searches x 150 + 7 x 150.
         ("figure4", ["| 9 runs ", " 66 ", " 11,280 "]),
         # 2 networks x 3 trials, each at its own levels: dense 120; 20 + 9 x 5 or 20 + 7 x 5, + 4 x 2 x 120, twice.
@@ -264,8 +269,8 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
         ("table2", ["| 9 runs ", " 51 ", " 10,620 "]),
     ],
 )
-def test_a_figure_of_the_paper_is_planned_whole(figure, expected, tmp_path, run_here):
-    shown = run_here(*plan_of(tmp_path, PROJECT, figure), "--dry-run")
+def test_a_figure_of_the_paper_is_planned_whole(asked, expected, tmp_path, run_here):
+    shown = run_here(*plan_of(tmp_path, PROJECT, *asked.split()), "--dry-run")
     for text in expected:
         assert text in shown
 
@@ -276,9 +281,10 @@ def test_a_figure_s_flags_are_checked():
         (
             ("--seed", "1"),
             "",
-            "--seed is none of --dry-run, --list, --finish, --networks, --seeds, --levels and --barrier-levels",
+            "--seed is none of --dry-run, --list, --finish, --networks, --seeds, --finals, --levels and",
         ),
-        (("--seeds",), "", "--seeds wants a list, in quotes"),
+        (("--seeds",), "", "--seeds wants a value: a list in quotes"),
+        (("--finals", "0"), "", '--finals "0" should be a whole number from 1, such as 3'),
         ((), "large", "SCALE=large should be small, or not set"),
         (("--networks", "cifar100_alexnet"), "", "cifar100_alexnet has no recipe for dense"),
     ):

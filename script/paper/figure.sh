@@ -2,7 +2,9 @@
 # The figures source this file after they have said what they need:
 #   FIGURE TITLE        the name of its files, and the title of the picture
 #   NETWORKS            <dataset>_<arch>, with recipes in script/<dataset>_<arch>_<method>.sh
-#   SEEDS               the trials; the final trainings of a trial have the seed after its own
+#   SEEDS               the trials
+#   FINALS              final trainings of a trial, each with an initialization and an order of its own, if not 1: they
+#                       have the seeds after the trial's
 #   LEVELS              where final trainings begin; LEVELS_<network> for one network, if it has others
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
@@ -12,10 +14,10 @@
 #   SWEEP VALUES_<method>    a sweep: settings of main.py, and for each of its runs a line of flags; not set for none
 #   MORE                further flags of main.py for every pruning run
 #   SMALL               the network of SCALE=small, if it is not digits_resnet20
-# `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
-# [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says what that is,
-# --list prints its plain commands, --finish trains nothing, measures missing barriers and draws what is there. script/README.md explains SCALE,
-# FLAGS, GPUS and PER_GPU.
+# `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--finals N]
+# [--levels ".."] [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says
+# what that is, --list prints its plain commands, --finish trains nothing, measures missing barriers and draws what is
+# there. script/README.md explains SCALE, FLAGS, GPUS and PER_GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
 
 RUNS=$PROJECT/runs
@@ -29,20 +31,22 @@ if [ "${SCALE:-paper}" = small ]; then
 elif [ "${SCALE:-paper}" != paper ]; then
     fail "SCALE=$SCALE should be small, or not set"
 fi
-WHAT=all networks="" seeds="" levels="" barrier_levels=""
+WHAT=all networks="" seeds="" finals="" levels="" barrier_levels=""
 while [ $# -gt 0 ]; do
     case $1 in
         --dry-run | --list | --finish) WHAT=${1#--} && shift ;;
-        --networks | --seeds | --levels | --barrier-levels)
-            [ $# -gt 1 ] || fail "$1 wants a list, in quotes"
+        --networks | --seeds | --finals | --levels | --barrier-levels)
+            [ $# -gt 1 ] || fail "$1 wants a value: a list in quotes"
             name=${1#--}
             declare "${name//-/_}=$2" && shift 2
             ;;
-        *) fail "$1 is none of --dry-run, --list, --finish, --networks, --seeds, --levels and --barrier-levels" ;;
+        *) fail "$1 is none of --dry-run, --list, --finish, --networks, --seeds, --finals, --levels and --barrier-levels" ;;
     esac
 done
 NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
 check_numbers --seeds "$SEEDS"
+FINALS=${finals:-${FINALS:-1}}
+[[ $FINALS =~ ^[1-9][0-9]?$ ]] || fail "--finals \"$FINALS\" should be a whole number from 1, such as 3"
 check_numbers --levels "$LEVELS"
 check_numbers --barrier-levels "$barrier_levels"
 check_numbers PER_GPU "${PER_GPU:-}"
@@ -70,7 +74,7 @@ method_flags() {
     read -ra starts -d '' <<<"${!starts}" || true # all its lines
     local own=LEVELS_$2 list=("${LEVEL_LIST[@]}")
     [ -n "$levels" ] || [ -z "${!own:-}" ] || read -ra list <<<"${!own}"
-    flags "$@" --final-seeds $(($3 + 1)) --levels "$(last_of "${list[@]}" "${BARRIER_LEVEL_LIST[@]}")" \
+    flags "$@" --final-seeds $(seq $(($3 + 1)) $(($3 + FINALS))) --levels "$(last_of "${list[@]}" "${BARRIER_LEVEL_LIST[@]}")" \
         --final-levels "${list[@]}" --start "${starts[@]}" "${MORE_FLAGS[@]}"
 }
 

@@ -25,12 +25,15 @@ class Comparison:
     same_order: bool
     same_initialization: bool
 
-    def stages(self, method: str, run_seed: int, level: int) -> tuple[FinalTraining, FinalTraining] | tuple[Level]:
-        """The two trainings in a run of ``--seed`` ``run_seed``. They have its default final seed; what has to differ
-        in the second one has the seed after it. For the valley, the level itself, whose path leads from ψ to ψ_init."""
+    def stages(
+        self, method: str, run_seed: int, level: int, final_seed: int | None = None
+    ) -> tuple[FinalTraining, FinalTraining] | tuple[Level]:
+        """The two trainings in a run of ``--seed`` ``run_seed``. They have ``final_seed``, by default the run's default
+        one; what has to differ in the second one has the seed after it. For the valley, the level itself, whose path
+        leads from ψ to ψ_init."""
         if self.panel == VALLEY:
             return (Level(level),)
-        seed = run_seed + 1
+        seed = run_seed + 1 if final_seed is None else final_seed
 
         def training(start: str, init_seed: int, order_seed: int) -> FinalTraining:
             start = METHODS[method].solution if start == SOLUTION else start

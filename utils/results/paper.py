@@ -36,15 +36,17 @@ Row = dict[str, list[Panel | CategoryPanel]]
 
 @dataclass(frozen=True)
 class MeasuredComparison:
-    """One comparison in all runs of a method: the summary of a path for each trial that is measured. ``experiment``:
-    that of the path's first network; ``reference``: whether every panel shows it."""
+    """One comparison in all runs of a method: the summaries of each run's paths that are measured, one a final seed.
+    ``experiment``: that of the paths' first networks; ``reference``: whether every panel shows it.
+
+    As with accuracies, a trial is a run, with the mean over its own paths; of a single run, all paths count."""
 
     experiment: Experiment
     comparison: Comparison
     remaining_ratio: float
     reference: bool
     planned_trials: int
-    summaries: Mapping[int, dict]  # by the run's seed
+    summaries: Mapping[int, Sequence[dict]]  # by the run's seed
 
     @property
     def label(self) -> str:
@@ -55,10 +57,12 @@ class MeasuredComparison:
 
     def epsilon(self, measure: str = "test_error") -> float | None:
         """Earlier versions had none for the loss."""
-        return next((summary.get(EPSILONS[measure]) for summary in self.summaries.values()), None)
+        return next((summary.get(EPSILONS[measure]) for own in self.summaries.values() for summary in own), None)
 
     def heights(self, measure: str = "test_error") -> list[float]:
-        return list(self.by_seed(measure).values())
+        """One a trial."""
+        heights = self._heights(measure)
+        return next(iter(heights.values())) if len(heights) == 1 else list(self.by_seed(measure).values())
 
     @property
     def is_valley(self) -> bool:
@@ -76,26 +80,37 @@ class MeasuredComparison:
 
     @property
     def counted(self) -> str:
-        return count_of(len(self.summaries), self.planned_trials)
+        return count_of(len(self.heights()), self.planned_trials)
 
-    def trials(self, measure: str) -> list[dict[float, float]]:
-        """``measure`` of each trial at every α, such as "test_error"."""
-        return [{row["alpha"]: row[measure] for row in summary["positions"]} for summary in self.summaries.values()]
+    def paths(self, measure: str) -> dict[int, list[dict[float, float]]]:
+        """``measure`` at every α of each run's paths, such as "test_error"."""
+        return {
+            seed: [{row["alpha"]: row[measure] for row in summary["positions"]} for summary in own]
+            for seed, own in self.summaries.items()
+        }
 
     def by_seed(self, measure: str = "test_error") -> dict[int, float]:
-        """Each trial's number: its barrier; for the valley, the test error at ψ_init minus that at ψ."""
-        trials = zip(self.summaries, self.trials(measure), strict=True)
-        if self.is_valley:
-            return {seed: trial[0] - trial[1] for seed, trial in trials}
-        return {seed: error_barrier(list(trial), list(trial.values())).height for seed, trial in trials}
+        """Each run's mean."""
+        return {seed: statistics.mean(heights) for seed, heights in self._heights(measure).items()}
+
+    def _heights(self, measure: str) -> dict[int, list[float]]:
+        """A path's number: its barrier; for the valley, the test error at ψ_init minus that at ψ."""
+
+        def height(path: dict[float, float]) -> float:
+            return path[0] - path[1] if self.is_valley else error_barrier(list(path), list(path.values())).height
+
+        return {seed: list(map(height, own)) for seed, own in self.paths(measure).items()}
 
     def curve(self, styles: Styles, measure: str = "test_error", ending: str = "") -> Curve:
-        """Equation 1's E_α: a trial's test error above the mean of its two ends, at every α that all trials have. In
-        the valley, the measure itself."""
-        trials = self.trials(measure)
-        alphas = sorted(set.intersection(*map(set, trials))) if trials else []
-        base = [0.0 if self.is_valley else (trial[0] + trial[1]) / 2 for trial in trials]
-        values = [[trial[alpha] - own for trial, own in zip(trials, base, strict=True)] for alpha in alphas]
+        """Equation 1's E_α: a run's test error above the mean of its paths' two ends, at every α that all paths have.
+        In the valley, the measure itself."""
+        runs = list(self.paths(measure).values())
+        alphas = sorted(set.intersection(*(set(path) for own in runs for path in own))) if runs else []
+
+        def mean_above_ends(own: Sequence[dict[float, float]], alpha: float) -> float:
+            return statistics.mean(path[alpha] - (0 if self.is_valley else (path[0] + path[1]) / 2) for path in own)
+
+        values = [[mean_above_ends(own, alpha) for own in runs] for alpha in alphas]
         return Curve(self.label + ending, alphas, values, styles[style_key(self.experiment)])
 
 
@@ -152,8 +167,12 @@ def collect_comparisons(
             for barrier, summary in summaries
             if summary
         ]
+        runs = len({barrier.run.folder for barrier in barriers})
+        planned_trials = runs if runs > 1 else len(barriers)
         for own, measured in by_precision(experiment, found).items():
-            compared.append(MeasuredComparison(own, *rest, len(barriers), dict(measured)))
+            of_run = grouped(measured, lambda item: item[0])
+            by_seed = {seed: [summary for _, summary in items] for seed, items in of_run.items()}
+            compared.append(MeasuredComparison(own, *rest, planned_trials, by_seed))
     return compared
 
 

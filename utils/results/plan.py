@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from utils.errors import UserError
@@ -193,14 +194,16 @@ def make_plan(
 
 
 def pairs_of(run: PlannedRun, name: str, level: int) -> list[tuple[FinalTraining | Level, ...]]:
-    """The networks of one comparison at a level: one pair and, if it connects a sign transfer with the solution, one
-    for every other source or share of flipped signs that the run plans."""
-    first, *second = COMPARISONS[name].stages(run.method, run.settings["seed"], level)
-    if COMPARISONS[name].panel != LINEAR_MODE_CONNECTIVITY:
-        return [(first, *second)]
-    variants = [replace(final, flipped=0.0, signs_from="") for final in run.finals]
-    others = [final for final, plain in zip(run.finals, variants, strict=True) if plain == first != final]
-    return [(own, *second) for own in (first, *others)]
+    """The networks of one comparison at a level: one pair and, if it connects a start with the solution, one for every
+    further final seed, source or share of flipped signs that the run plans of that start."""
+    stages = partial(COMPARISONS[name].stages, run.method, run.settings["seed"], level)
+    pairs = [stages()]
+    if COMPARISONS[name].panel == LINEAR_MODE_CONNECTIVITY:
+        for final in run.finals:
+            first, solution = stages(final.order_seed)
+            if first == replace(final, flipped=0.0, signs_from=""):
+                pairs.append((final, solution))
+    return list(dict.fromkeys(pairs))
 
 
 def planned_run(flags: Sequence[str], folder: Path | None = None) -> PlannedRun:
