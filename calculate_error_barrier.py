@@ -22,10 +22,9 @@ from pathlib import Path
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import torch
 from torch.distributed import is_torchelastic_launched
 
-from data import load_dataset
+from data import Dataset
 from utils.barriers.meter import PositionMeter
 from utils.barriers.path import (
     PathMeasurement,
@@ -41,12 +40,12 @@ from utils.files import write_csv, write_json
 from utils.flags import (
     COUNT,
     NOT_NEGATIVE,
+    POINTS,
+    add_data_flags,
     add_sweep_flag,
-    add_workers_flag,
     flags_of_settings,
     is_run_name,
     make_parser,
-    number,
 )
 from utils.method.methods import METHODS
 from utils.method.mode_connectivity import positions
@@ -110,7 +109,7 @@ def add_comparison_flags(add) -> None:
 
 
 def add_measurement_flags(add) -> None:
-    add("--points", type=number(int, 2, 1001), default=11, help="positions on the path, including its two ends")
+    add("--points", type=POINTS, default=11, help="positions on the path, including its two ends")
     add("--augment", action=argparse.BooleanOptionalAction, default=True,
         help="estimate batch-norm statistics on augmented training images, as in training")
     add("--epsilon", type=NOT_NEGATIVE, help="connected below this (default: deviation of the dense networks' errors)")
@@ -120,8 +119,7 @@ def add_measurement_flags(add) -> None:
         help="compile the passes, which takes as long as some positions do (python -m utils.benchmark --positions)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction,
         help="run each batch as one CUDA graph (default: on CUDA)")
-    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
-    add_workers_flag(add)
+    add_data_flags(add)
     add("--runs-dir", type=Path,
         help="where dense networks are, and results below barriers (default: beside the first run)")
     add("--share", action="store_true", help="wait for a path that another process measures")
@@ -150,75 +148,54 @@ def prepare(args: argparse.Namespace, ends: Sequence[TrainedNetwork], records: R
     network = ends[0]
     runs_dir = runs_folder(args, network)
     precision = " and ".join(sorted({precision_of(end.result or {}) for end in ends}))
-    (epsilon, source), (loss_epsilon, loss_source) = (
-        (given, "given")
-        if given is not None
-        else dense_deviation(records.below(runs_dir), network.settings, precision, measure)
-        for given, measure in ((args.epsilon, "test_error"), (args.loss_epsilon, "test_loss"))
-    )
+    dataset = network.load_data(args.data_root, args.device, args.workers)
     return PathMeasurement(
-        meter=meter_of(network, args),
+        meter=make_meter(network.blueprint, dataset, network.settings["batch_size"], args.augment, args.speed),
         alphas=positions(args.points),
-        epsilon=epsilon,
-        epsilon_source=source,
-        loss_epsilon=loss_epsilon,
-        loss_epsilon_source=loss_source,
+        epsilons={
+            measure: (given, "given")
+            if given is not None
+            else dense_deviation(records.below(runs_dir), network.settings, precision, measure)
+            for measure, given in (("test_error", args.epsilon), ("test_loss", args.loss_epsilon))
+        },
         folder=args.out or runs_dir / BARRIERS_FOLDER,
         wait=args.share,
     )
+
+
+@lru_cache(maxsize=1)  # one for many paths
+def make_meter(blueprint: Blueprint, dataset: Dataset, batch_size: int, augment: bool, speed: Speed) -> PositionMeter:
+    network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
+    return PositionMeter(network, dataset, batch_size, augment, speed)
 
 
 def runs_folder(args: argparse.Namespace, network: TrainedNetwork) -> Path:
     return args.runs_dir or (network.run.parent if network.run else Path("runs"))
 
 
-def meter_of(network: TrainedNetwork, args: argparse.Namespace) -> PositionMeter:
-    """For networks like this one. Raises UserError if the data root holds other data than it was trained on."""
-    places = args.data_root, args.device, args.augment, args.speed, args.workers
-    meter, description = make_meter(network.blueprint, network.amount, network.settings["batch_size"], *places)
-    network.check_data(description, args.data_root)
-    return meter
-
-
-@lru_cache(maxsize=1)  # one for many paths
-def make_meter(
-    blueprint: Blueprint, amount: tuple[int | None, ...], batch_size: int, data_root: Path, device: torch.device,
-    augment: bool, speed: Speed, workers: int | None,
-) -> tuple[PositionMeter, str]:  # fmt: skip
-    """A meter, and what identifies its data, of which as much as ``amount`` says is used."""
-    dataset = load_dataset(blueprint.dataset, data_root, *amount, workers)
-    network = blueprint.build(blueprint.initialize(0), {}, device)
-    return PositionMeter(network, dataset.to(device), batch_size, augment, speed), dataset.description()
-
-
 def compare_networks(args: argparse.Namespace) -> None:
     """Every pair; for more than two networks also the matrix of their barriers."""
     if len(args.networks) == 1:
-        raise UserError(f"there is no pair: {args.networks[0]} is named several times, and no other network")
+        raise UserError(f"there is no pair: {args.networks[0]} is named several times, and no other network is named")
     networks, records = tell_apart([read_network(path) for path in args.networks]), Records()
     check_comparable(networks)
-    heights = {}
-    for first, second in combinations(networks, 2):
-        measurement = prepare(args, [first, second], records)
-        heights[first, second] = measure_path(first, second, measurement)["barrier"]
-    if len(networks) > 2:
-        save_matrix(networks, heights, args.out or runs_folder(args, networks[0]) / BARRIERS_FOLDER)
-
-
-def save_matrix(networks: Sequence[TrainedNetwork], heights: dict, folder: Path) -> None:
-    """The barriers of all pairs, zero on the diagonal, as CSV, JSON and heat map."""
     labels = [network.label for network in networks]
-    matrix = [[0.0] * len(networks) for _ in networks]
-    for (first, second), height in heights.items():
-        row, column = networks.index(first), networks.index(second)
+    matrix = [[0.0] * len(labels) for _ in labels]
+    for (row, first), (column, second) in combinations(enumerate(networks), 2):
+        height = measure_path(first, second, prepare(args, [first, second], records))["barrier"]
         matrix[row][column] = matrix[column][row] = height
+    if len(networks) > 2:
+        save_matrix(labels, matrix, args.out or runs_folder(args, networks[0]) / BARRIERS_FOLDER)
+
+
+def save_matrix(labels: Sequence[str], matrix: Sequence[Sequence[float]], folder: Path) -> None:
+    """The barriers of all pairs, zero on the diagonal, as CSV, JSON and heat map."""
     target = folder / f"matrix_of_{len(labels)}_{sha256('|'.join(labels).encode()).hexdigest()[:8]}"
     lines = zip(labels, matrix, strict=True)
+    rows = [{"network": label, **dict(zip(labels, line, strict=True))} for label, line in lines]
     with claim_stage(target):
         write_json(target / "matrix.json", {"networks": labels, "barriers": matrix})
-        write_csv(
-            target / "matrix.csv", [{"network": label, **dict(zip(labels, row, strict=True))} for label, row in lines]
-        )
+        write_csv(target / "matrix.csv", rows)
         save_figure(heat_map(f"error barriers of {len(labels)} networks", labels, matrix), target / "matrix")
     print(f"all pairs: {target}")
 

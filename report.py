@@ -24,7 +24,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from utils.errors import UserError, exit_status
 from utils.files import write, write_csv
-from utils.flags import COUNT, POSITIVE, add_sweep_flag, make_parser
+from utils.flags import COUNT, POINTS, add_sweep_flag, make_parser
 from utils.method.methods import METHODS
 from utils.results.comparisons import COMPARISONS
 from utils.results.paired import paired_rows
@@ -70,7 +70,7 @@ def report(args: argparse.Namespace) -> None:
     else:
         plan = read_plan(args, records)
         if args.dry_run:
-            print_work(plan)
+            print(work_table(plan.runs), *describe_plan(plan), sep="\n")
         elif args.list:
             print(*commands(plan, args.list, args.points), sep="\n")
         else:
@@ -94,7 +94,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--name", default="figure", help="of the picture and tables")
     add("--title", default="", help="of the picture")
     add("--comparisons", nargs="*", choices=COMPARISONS, default=[], help="error barriers, in panels of their own")
-    add("--points", type=POSITIVE, help="positions of each error barrier that is to be measured")
+    add("--points", type=POINTS, help="positions of each error barrier that is to be measured")
     add("--levels", "--level", type=COUNT, nargs="+", default=[11], help="levels of the error barriers")
     add("--reference", nargs=2, metavar=("METHOD", "COMPARISON"),
         help="a comparison of this method's runs that all panels of barriers show")
@@ -165,10 +165,6 @@ def read_plan(args: argparse.Namespace, records: Records) -> Plan:
     found = [records.of(run.folder) for run in plan.runs]
     check_same_experiments([record for record in found if record.is_run], args.by)
     return plan
-
-
-def print_work(plan: Plan) -> None:
-    print(work_table(plan.runs), *describe_plan(plan), sep="\n")
 
 
 def commands(plan: Plan, kind: str, points: int | None) -> list[str]:

@@ -1,8 +1,7 @@
 """The data sets: one table from name to loader, statistics and augmentation.
 
 A small data set is held in memory as uint8 on the training device and augmented there batch by batch; ImageNet stays on
-disk, and worker processes decode it. The numbers of classes, channels and pixels are read from the data, never
-hard-coded.
+disk, and worker processes decode it. The numbers of classes, channels and pixels come from the loader.
 """
 
 from collections.abc import Callable
@@ -56,7 +55,7 @@ def load_dataset(
 ) -> Dataset:
     """Load the data set ``name`` from the folder ``root``, with only the first training images of each class and with
     images of ``pixels`` a side if asked. Of images on disk, ``cache_short_side`` says which copies to train on, and
-    ``workers`` how many processes decode them, for each processor one by default.
+    ``workers`` how many processes decode them, by default one for each processor.
 
     Raises KeyError if ``name`` is not in ``DATASETS`` and UserError if files are missing or damaged.
     """

@@ -19,9 +19,9 @@ def normalize(images: Tensor, dataset: Dataset, layout: torch.memory_format = to
 
 
 def draw_epoch(dataset: Dataset, batch_size: int, seed: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch of an epoch in random order, from the ``first`` on: what ``make_batch`` makes it of, two tensors
-    on the device. The first one has a row for each of the batch's B images, the data set's part or not; the last batch
-    may be smaller.
+    """For each batch of an epoch in random order, from the ``first`` on: two tensors, on the device, from which
+    ``make_batch`` makes it. The first one has a row for each of the batch's B images, whichever process makes them; the
+    last batch may be smaller.
 
     The result depends only on ``seed`` (and on the kind of device).
     """

@@ -100,10 +100,10 @@ class LabelledImages:
 Split = LabelledImages | ImageFiles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Images in memory or in files. ``mean`` and ``std``: float32 (C,), for pixels between 0 and 1, on the device that
-    trains. ``part``: of every training batch, what is made here."""
+    trains. ``part``: the share of every training batch that this process makes."""
 
     name: str
     train: Split

@@ -1,7 +1,7 @@
 """Images that stay on disk: worker processes read, decode and crop each batch in advance.
 
-A batch is a function of its images' names and of a seed, which the workers are sent, so it is the same whatever their
-number, and an epoch can begin at any of its batches.
+A batch is a function of its images' names and of a seed, both of which are sent to the workers, so it is the same
+whatever their number, and an epoch can begin at any of its batches.
 """
 
 import os
@@ -94,7 +94,7 @@ def draw_crops(task: Task, images: list[Image.Image]) -> tuple[Tensor, list[list
 
 
 def end_with_parent(worker: int) -> None:
-    """In a worker: end when the process that it works for has ended, however that was. Torch's own watch is on the
+    """In a worker: end when the process that it works for has ended, however it ended. Torch's own watch is on the
     server, which lives as long as the workers do."""
 
     def watch() -> None:

@@ -1,7 +1,7 @@
 """ImageNet: files in the official layout, read by the list that ``data/prepare_imagenet.py`` makes of them.
 
-``cache_short_side``: instead of the training images, smaller copies, which it can make too and which decode faster.
-Test images are the official ones in any case.
+With ``cache_short_side``, training uses smaller copies of the images, which that program also makes and which decode
+faster. Test images are the official ones in any case.
 """
 
 from pathlib import Path

@@ -15,8 +15,9 @@ and sizes of all images, tells training that they were checked. If interrupted, 
 import csv
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +41,13 @@ SUFFIX = ".JPEG"
 
 def main() -> int:
     parser = make_parser(PROGRAM, __doc__)
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument(
-        "--solution", type=Path, help="the official validation labels (default: LOC_val_solution.csv in the data root)"
-    )
-    parser.add_argument("--subset", action="store_true", help="take fewer classes or images than the official ones")
-    parser.add_argument("--workers", type=COUNT, default=os.cpu_count(), help="processes that check images")
-    parser.add_argument(
-        "--cache-short-side",
-        type=POSITIVE,
-        metavar="N",
-        help="also make training images of N pixels on the shorter side",
-    )
+    add = parser.add_argument
+    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
+    add("--solution", type=Path, help="official validation labels (default: LOC_val_solution.csv in the data root)")
+    add("--subset", action="store_true", help="take fewer classes or images than the official ones")
+    add("--workers", type=COUNT, default=len(os.sched_getaffinity(0)), help="processes that check images")
+    side = "also make training images of N pixels on the shorter side"
+    add("--cache-short-side", type=POSITIVE, metavar="N", help=side)
     args = parser.parse_args()
     solution = args.solution or args.data_root / "LOC_val_solution.csv"
 
@@ -97,7 +93,7 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
     loose = images_of(folder)
     if loose and not solution.is_file():
         raise UserError(
-            f"{solution} is missing, the classes of the images in {folder}: name the file by --solution, or move the "
+            f"{solution} is missing, the classes of the images in {folder}: name the file with --solution, or move the "
             "images into class folders (the devkit's ground truth has only numbers, no names of classes)"
         )
     if not solution.is_file():
@@ -118,7 +114,7 @@ def sort_validation(folder: Path, solution: Path, wnids: Sequence[str]) -> None:
 
 def read_solution(path: Path) -> dict[str, str]:
     """An image's name -> the WordNet ID of its class, the first word of its prediction string."""
-    complaint = "is not the official LOC_val_solution.csv, whose place no file of the devkit can take: fetch it again"
+    complaint = "is not the official LOC_val_solution.csv, and no file of the devkit can replace it: fetch it again"
     with naming_damage(path, complaint), path.open(newline="", encoding="utf-8") as file:
         return {row["ImageId"] + SUFFIX: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
 
@@ -140,36 +136,43 @@ def check_counts(found: dict[str, int], subset: bool) -> None:
         if found[what] != expected and not subset:
             raise UserError(
                 f"there are {found[what]:,} {what}, not {expected:,}: unpack the official files again, "
-                "or take what is there by --subset"
+                "or take what is there with --subset"
             )
 
 
-class Checks(torch.utils.data.Dataset):
-    """Decodes an image: its bytes, and what is wrong with it."""
+class Images(torch.utils.data.Dataset):
+    """What ``work`` returns for an image's name, a number of bytes, and what is wrong with the image."""
 
-    def __init__(self, folder: Path, names: Sequence[str]):
-        self.folder, self.names = folder, np.array(names, dtype=bytes)
+    def __init__(self, work: Callable[[str], int], names: Sequence[str]):
+        self.work, self.names = work, np.array(names, dtype=bytes)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[int, str]:
         try:
-            return self.work_on(self.names[index].decode()), ""
+            return self.work(self.names[index].decode()), ""
         except (UserError, OSError) as error:
             return 0, str(error)
 
-    def work_on(self, name: str) -> int:
-        return check_image(self.folder / name)
 
-
-def check_image(path: Path) -> int:
+def check_image(folder: Path, name: str) -> int:
     """Its bytes. Raises FileError if it is damaged."""
+    path = folder / name
     decode(open_image(path), path)
     return path.stat().st_size
 
 
-def look_at(images: Checks, what: str, workers: int) -> Iterator[tuple[int, str]]:
+def copy_image(folder: Path, target: Path, short_side: int, name: str) -> int:
+    """The bytes of an image's copy, which is made unless a whole one is there."""
+    with suppress(FileNotFoundError, FileError):  # a copy that was interrupted is cut, and made again
+        return check_image(target, name)
+    copy = target / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    return copy.write_bytes(shrunk(folder / name, short_side))
+
+
+def look_at(images: Images, what: str, workers: int) -> Iterator[tuple[int, str]]:
     """What is said of each image, in order."""
     loader = DataLoader(
         images,
@@ -188,7 +191,7 @@ def look_at(images: Checks, what: str, workers: int) -> Iterator[tuple[int, str]
 def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
     """The bytes of every image, each of which was decoded. Raises UserError if any cannot be, after a line for each."""
     sizes, damaged = [], []
-    for size, error in look_at(Checks(folder, names), "checking", workers):
+    for size, error in look_at(Images(partial(check_image, folder), names), "checking", workers):
         sizes.append(size)
         if error:
             damaged.append(error)
@@ -196,21 +199,6 @@ def check_images(folder: Path, names: Sequence[str], workers: int) -> list[int]:
     if damaged:
         raise UserError(f"{len(damaged)} of {len(names):,} images cannot be used, the first: {damaged[0]}")
     return sizes
-
-
-class Copies(Checks):
-    """Makes an image's copy in ``target``, unless a whole one is there: the copy's bytes, and what went wrong."""
-
-    def __init__(self, folder: Path, names: Sequence[str], target: Path, short_side: int):
-        super().__init__(folder, names)
-        self.target, self.short_side = target, short_side
-
-    def work_on(self, name: str) -> int:
-        copy = self.target / name
-        with suppress(FileNotFoundError, FileError):  # a copy that was interrupted is cut, and made again
-            return check_image(copy)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        return copy.write_bytes(shrunk(self.folder / name, self.short_side))
 
 
 def make_copies(root: Path, short_side: int, workers: int) -> None:
@@ -221,7 +209,7 @@ def make_copies(root: Path, short_side: int, workers: int) -> None:
         with np.load(root / LIST, allow_pickle=False) as file:
             wnids, names, labels = (file[part] for part in ("wnids", "train_names", "train_labels"))
         sizes = []
-        copies = Copies(root / FOLDER, names, target, short_side)
+        copies = Images(partial(copy_image, root / FOLDER, target, short_side), names)
         for size, error in look_at(copies, "copying", workers):
             if error:
                 raise UserError(f"no copy can be made: {error}")

@@ -36,21 +36,10 @@ def draw_interpolation(axes) -> None:
     axes.scatter([0, 1], [0, 0], s=90, color="black", zorder=3)
     axes.text(0, 0.3, r"$\psi_{\rm init}$", ha="center", fontsize=14)
     axes.text(1, 0.3, r"$\psi$", ha="center", fontsize=14)
-    axes.text(
-        0.5,
-        0.36,
-        r"AWS, every training step:  $\alpha\,\psi + (1-\alpha)\,\psi_{\rm init}$,   $\alpha \sim U(0,1)$",
-        ha="center",
-        fontsize=12,
-    )
-    axes.text(
-        0.5,
-        -0.52,
-        "the normalization parameters can then be reinitialized: signs and zeros carry the rest",
-        ha="center",
-        fontsize=10.5,
-        color="#444444",
-    )
+    step = r"AWS, every training step:  $\alpha\,\psi + (1-\alpha)\,\psi_{\rm init}$,   $\alpha \sim U(0,1)$"
+    axes.text(0.5, 0.36, step, ha="center", fontsize=12)
+    kept = "the normalization parameters can then be reinitialized: signs and zeros carry the rest"
+    axes.text(0.5, -0.52, kept, ha="center", fontsize=10.5, color="#444444")
     axes.set(xlim=(-0.18, 1.18), ylim=(-0.75, 0.75))
     axes.axis("off")
 

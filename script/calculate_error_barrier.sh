@@ -17,10 +17,10 @@ if [ ${#RUNS[@]} = 0 ]; then
     done
     [ ${#RUNS[@]} -gt 0 ] || fail "there is no run in $PROJECT/runs: train one first, for example by script/cifar100_resnet50_aws.sh"
 fi
-read -ra CHOSEN <<<"${COMPARISONS:-lmc-signs noise-signs noise-subnetwork noise-signs-keep-norms}"
+read -ra CHOSEN <<<"${COMPARISONS:-}"
 barriers() {
     "$PYTHON" "$PROJECT/calculate_error_barrier.py" --runs "${RUNS[@]}" --level "$LEVEL" \
-        --comparisons "${CHOSEN[@]}" --device "${DEVICE:-auto}" --data-root "$PROJECT/data" "$@"
+        ${COMPARISONS:+--comparisons "${CHOSEN[@]}"} --device "${DEVICE:-auto}" --data-root "$PROJECT/data" "$@"
 }
 
 missing=$(barriers --list-missing)

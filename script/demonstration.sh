@@ -22,6 +22,5 @@ SEEDS="1 2 3"
 COMPARISONS="valley lmc-signs lmc-mask"
 BARRIER_LEVELS=8
 POINTS=6
-PARTS=""
 export PER_GPU=${PER_GPU:-2}
 source "$(dirname "${BASH_SOURCE[0]}")/paper/figure.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: bash script/measure_gpu.sh [FOLDER [PART ...]]      default: runs/benchmarks/gpu, and the part that is called first
-# What only a GPU can show, each part in about ten minutes. All tables go into FOLDER/summary.md, and with the rows that
-# there are so far into CSV files; errors and warnings into log.txt. If a part fails, the others still run; the exit
+# What only a GPU can show, each part in about ten minutes. All tables go into FOLDER/summary.md; the rows measured
+# so far are also in CSV files; errors and warnings are in log.txt. If a part fails, the others still run; the exit
 # status is 1. The parts:
 #   first      a smoke test; then the paper's networks at 32 pixels: the default path, with and without combo kernels,
 #              against the plain step, with an epoch and its evaluation; where a step's time goes, by kind of kernel

@@ -7,6 +7,20 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ -n "${LIST_FLAGS:-}" ] || set_up
 
+# `runs` if one process at a time makes what is missing, else `stages`, which several can share.
+kind_of_work() {
+    if [ "$(wc -w <<<"${GPUS:-}")" -le 1 ] && [ "${PER_GPU:-1}" = 1 ]; then echo runs; else echo stages; fi
+}
+
+# Run the commands that "${@:2}" lists, with their logs in $FOLDER under the name $1; STATUS keeps a failure.
+run_listed() {
+    local commands
+    commands=$("${@:2}")
+    export LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$1
+    [ -z "$commands" ] || bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
+    case $STATUS in 130 | 143) exit "$STATUS" ;; esac # interrupted
+}
+
 train() {
     local flags=(--data-root "$PROJECT/data" --runs-dir "$PROJECT/runs" "$@")
     if [ -n "${LIST_FLAGS:-}" ]; then

@@ -201,6 +201,17 @@ def test_paired_differences_by_hand():
     assert labels == ["LRR: barrier of mask to solution − barrier of signs to solution"]
 
 
+def test_test_errors_are_paired_at_the_last_level_of_each_network():
+    def entry(arch, method, level):
+        results = [{"seed": seed, "run": f"{seed}", "start": "signs", "test_error": 20.0 + seed} for seed in (1, 2)]
+        return Entry(replace(EXPERIMENT, arch=arch, method=method, level=level), results)
+
+    levels = {"resnet20": (3, 5), "vgg11_bn": (3, 4)}
+    entries = [entry(arch, method, level) for arch in levels for method in ("lrr", "aws") for level in levels[arch]]
+    rows = paired_rows([Entry(replace(EXPERIMENT, method="dense", level=None), []), *entries], [])
+    assert [(row["Model"], row["level"]) for row in rows] == [("digits resnet20", 5), ("digits vgg11_bn", 4)]
+
+
 def test_a_method_s_variants_are_paired_with_it():
     """And the first method with all others."""
     trials = [{0.0: 20.0, 1.0: 20.0}] * 2

@@ -81,6 +81,7 @@ def level_number(text: str) -> float | str:
 
 
 COUNT, POSITIVE = number(int, 0), number(int, 1)
+POINTS = number(int, 2, 1001)  # of a path
 RATE, SHARE, NOT_NEGATIVE = number(float, 0, ends=False), number(float, 0, 1), number(float, 0)
 
 
@@ -195,8 +196,7 @@ def add_machine_flags(add: Callable) -> None:
     add("--cuda-graph", action=argparse.BooleanOptionalAction,
         help="run each training step as one CUDA graph (default: on CUDA)")
     add("--deterministic", action="store_true", help="on CUDA: the same weights, bit for bit, from the same command")
-    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
-    add_workers_flag(add)
+    add_data_flags(add)
     add("--runs-dir", type=Path, default=Path("runs"), help="folder of the run folders")
     add("--name", help="the run folder's name (default: <dataset>_<arch>_<method>_seed<seed>)")
     add("--share", action="store_true",
@@ -206,7 +206,9 @@ def add_machine_flags(add: Callable) -> None:
     add("--checkpoint-seconds", type=NOT_NEGATIVE, default=60.0, help="least time between two saves inside a stage")
 
 
-def add_workers_flag(add: Callable) -> None:
+def add_data_flags(add: Callable) -> None:
+    """For programs that load data."""
+    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
     add("--workers", type=COUNT, metavar="N",
         help="processes that decode ImageNet's images, 0 for none beside this one (default: one for each processor)")
 

@@ -13,6 +13,4 @@ STARTS_aws=$STARTS_lrr
 LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS=""
-BARRIER_LEVELS=""
-PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

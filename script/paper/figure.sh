@@ -7,10 +7,10 @@
 #                       have the seeds after the trial's
 #   LEVELS              where final trainings begin; LEVELS_<network> for one network, if it has others
 #   METHODS STARTS_<method>
-#   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); empty for none
+#   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); COMPARISONS="" for none
 #   POINTS              positions of each error barrier, if not 11
-#   REFERENCE           a method and a comparison that all panels of barriers show; empty for none
-#   PARTS               yes for tables that say where each part of a subnetwork comes from, else empty
+#   REFERENCE           a method and a comparison that all panels of barriers show; not set for none
+#   PARTS               yes for tables that say where each part of a subnetwork comes from; not set for none
 #   SWEEP VALUES_<method>    a sweep: settings of main.py, and for each of its runs a line of flags; not set for none
 #   MORE                further flags of main.py for every pruning run
 #   SMALL               the network of SCALE=small, if it is not digits_resnet20
@@ -105,15 +105,6 @@ report() {
         ${REFERENCE:+--reference "${REFERENCE_PAIR[@]}"} ${PARTS:+--parts} "$@"
 }
 
-# Have the commands of kind $1 run: trainings by `runs` or `stages`, or `barriers`.
-make_missing() {
-    local commands
-    commands=$(report --list "$1")
-    export LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$1
-    [ -z "$commands" ] || bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
-    case $STATUS in 130 | 143) exit "$STATUS" ;; esac # interrupted
-}
-
 PLAN=$(mktemp) # of this command alone: another may be at work on the same figure
 trap 'rm -f "$PLAN"' EXIT
 plan >"$PLAN"
@@ -122,14 +113,9 @@ case $WHAT in
     dry-run) report --dry-run ;;
     list) report --list stages ;;
     *)
-        if [ $WHAT = finish ]; then
-            :
-        elif [ "$(wc -w <<<"${GPUS:-}")" -le 1 ] && [ "${PER_GPU:-1}" = 1 ]; then
-            make_missing runs
-        else
-            make_missing stages
-        fi
-        [ ${#COMPARISON_LIST[@]} = 0 ] || make_missing barriers
+        KIND=$(kind_of_work)
+        [ $WHAT = finish ] || run_listed "$KIND" report --list "$KIND"
+        [ ${#COMPARISON_LIST[@]} = 0 ] || run_listed barriers report --list barriers
         report
         cp "$PLAN" "$FOLDER/plan.txt"
         exit $STATUS

@@ -11,5 +11,4 @@ LEVELS="3 5 7 9 11 13 15"
 SEEDS="1 2 3"
 COMPARISONS="noise-subnetwork noise-signs noise-signs-keep-norms lmc-signs lmc-signs-keep-norms"
 BARRIER_LEVELS=11
-PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

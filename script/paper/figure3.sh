@@ -14,5 +14,4 @@ SEEDS="1 2 3"
 COMPARISONS="noise-signs lmc-signs"
 BARRIER_LEVELS=11
 REFERENCE="lrr noise-subnetwork" # in blue
-PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

@@ -13,6 +13,5 @@ SEEDS="1 2 3"
 COMPARISONS="noise-signs lmc-signs"
 BARRIER_LEVELS=11
 REFERENCE="lrr noise-subnetwork" # in blue
-PARTS=""
 SMALL=digits_vgg11_bn
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

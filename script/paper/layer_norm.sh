@@ -22,7 +22,6 @@ SEEDS="1 2 3 4 5"
 COMPARISONS="lmc-signs lmc-mask"
 BARRIER_LEVELS=8
 POINTS=6
-PARTS=""
 SMALL=$NETWORKS
 export FLAGS="--device cpu ${FLAGS:-}"
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

@@ -21,5 +21,4 @@ LEVELS="3 7 11 15"
 SEEDS="1 2 3"
 COMPARISONS="valley lmc-signs"
 BARRIER_LEVELS=11
-PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

@@ -14,5 +14,4 @@ LEVELS="11"
 SEEDS="1 2 3"
 PARTS=yes
 COMPARISONS=""
-BARRIER_LEVELS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

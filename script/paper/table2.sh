@@ -11,7 +11,5 @@ STARTS_aws=$STARTS_lrr
 LEVELS="7 8 9 10"
 SEEDS="1 2 3"
 COMPARISONS=""
-BARRIER_LEVELS=""
-PARTS=""
 SMALL=fashion_mnist_mlpmixer_tiny
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

@@ -70,19 +70,9 @@ missing() {
     [ ! -s "$PLAN" ] || "$PYTHON" "$PROJECT/report.py" --plan "$PLAN" --list "$1"
 }
 
-# Have the commands of kind $1 run, with their logs in the folder of phase $2.
-make_missing() {
-    local commands
-    commands=$(missing "$1")
-    export LOGS=$FOLDER/logs/$(date +%Y%m%d_%H%M%S)_$$_$2
-    [ -z "$commands" ] || bash "$PROJECT/script/run_commands.sh" <<<"$commands" || STATUS=$?
-    case $STATUS in 130 | 143) exit "$STATUS" ;; esac # interrupted
-}
-
 PLAN=$(mktemp)
 trap 'rm -f "$PLAN"' EXIT
-STATUS=0 KIND=stages
-[ "$(wc -w <<<"${GPUS:-}")" -gt 1 ] || [ "${PER_GPU:-1}" != 1 ] || KIND=runs
+STATUS=0 KIND=$(kind_of_work)
 plan_own >"$PLAN"
 case $WHAT in
     --dry-run)
@@ -97,10 +87,10 @@ case $WHAT in
         [ -z "$commands" ] || echo "$commands"
         exit
         ;;
-    --all) make_missing $KIND own ;;
+    --all) run_listed own missing "$KIND" ;;
 esac
 plan_transfers >"$PLAN"
-[ "$WHAT" = --finish ] || make_missing $KIND transfers
+[ "$WHAT" = --finish ] || run_listed transfers missing "$KIND"
 THERE=()
 for folder in "${FOLDERS[@]}"; do
     [ ! -f "$folder/config.json" ] || THERE+=("$folder")

@@ -14,5 +14,4 @@ LEVELS="11"
 SEEDS="1 2 3"
 COMPARISONS="lmc-signs"
 BARRIER_LEVELS=11
-PARTS=""
 source "$(dirname "${BASH_SOURCE[0]}")/figure.sh"

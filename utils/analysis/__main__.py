@@ -30,7 +30,7 @@ from utils.analysis.signs import SignedRun, compare_runs, finished_levels
 from utils.analysis.untrained import measure_untrained
 from utils.errors import UserError, exit_status, refuse
 from utils.files import write, write_csv
-from utils.flags import COUNT, HelpFormatter, add_sweep_flag, add_workers_flag, make_parser, number
+from utils.flags import COUNT, HelpFormatter, add_data_flags, add_sweep_flag, make_parser, number
 from utils.results.plots import save_figure
 from utils.results.tables import check_same_experiments, grouped, markdown_table
 from utils.runs.records import FIGURES_FOLDER, Record
@@ -57,8 +57,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     untrained = add_analysis(analyses, "untrained", "test errors of transfers before their final training")
     for add in (ensembles, untrained):
         add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-        add("--data-root", type=Path, default=Path("data"), help="folder of the data sets")
-        add_workers_flag(add)
+        add_data_flags(add)
     args = parser.parse_args(argv)
     args.runs = list(dict.fromkeys(run.resolve() for run in args.runs))  # named twice, a run would be two trials
     args.out = args.out or args.runs[0].parent / FIGURES_FOLDER / args.analysis

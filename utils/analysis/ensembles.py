@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -11,9 +10,9 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from data import Dataset, load_dataset
+from data import Dataset
 from data.batches import evaluation_batches
-from utils.barriers.path import TrainedNetwork, check_comparable, read_network
+from utils.barriers.path import check_comparable, read_network
 from utils.method.starts import STARTS
 from utils.results.tables import Experiment, final_of, grouped, precision_of
 from utils.runs.records import Record
@@ -124,7 +123,7 @@ def predict_all(team: Team, data_root: Path, device: torch.device, workers: int 
         network = read_network(member["folder"])
         first = first or network
         check_comparable([first, network])
-        dataset = load_data(network, data_root, device, workers)
+        dataset = network.load_data(data_root, device, workers)
         labels = dataset.test.labels
         probabilities.append(predict(network.blueprint.build(network.model, {}, device), dataset))
         recorded, accuracy = network.result["test_accuracy"], percentage(probabilities[-1].argmax(dim=1) == labels)
@@ -139,17 +138,3 @@ def predict(network: nn.Module, dataset: Dataset) -> Tensor:
     """Softmax probabilities of the test images in evaluation mode, float32, (N, C)."""
     network.eval()
     return torch.cat([network(images).softmax(dim=1) for images, _ in evaluation_batches(dataset, dataset.test)])
-
-
-def load_data(network: TrainedNetwork, root: Path, device: torch.device, workers: int | None) -> Dataset:
-    """The network's data. Raises UserError if the data root holds other data than it was trained on."""
-    dataset, description = load_once(device, network.blueprint.dataset, root, *network.amount, workers)
-    network.check_data(description, root)
-    return dataset
-
-
-@lru_cache(maxsize=1)  # one for many networks
-def load_once(device: torch.device, *asked) -> tuple[Dataset, str]:
-    """What ``load_dataset`` gives, on the device, and what identifies it."""
-    dataset = load_dataset(*asked)
-    return dataset.to(device), dataset.description()

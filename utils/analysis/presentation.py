@@ -1,4 +1,4 @@
-"""Tables and pictures of sign statistics and ensembles: mean ± sample standard deviation over runs."""
+"""Tables and pictures of what is analysed: mean ± sample standard deviation over runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

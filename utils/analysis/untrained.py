@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from utils.analysis.ensembles import load_data
 from utils.barriers.meter import PositionMeter
 from utils.barriers.path import TrainedNetwork, read_network
 from utils.method.methods import METHODS
@@ -29,7 +28,7 @@ def measure_untrained(
             continue
         level = read_network(record.folder / Level(final.level).stage)
         if not meter:
-            dataset = load_data(level, data_root, device, workers)
+            dataset = level.load_data(data_root, device, workers)
             meter = PositionMeter(level.blueprint.build(level.model, {}, device), dataset, level.settings["batch_size"])
         _, untrained = meter.measure(compose_start(level, final))
         experiment = Experiment.of(record.settings, final, precision_of(result), by)

@@ -4,12 +4,15 @@ import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data import Dataset, load_dataset
 from utils.barriers.meter import PositionMeter
 from utils.errors import UserError
 from utils.files import FileError, read_json, write_csv, write_json
@@ -45,13 +48,15 @@ class TrainedNetwork:
         copies; None for all."""
         return self.settings["train_images_per_class"], *map(self.settings.get, ("pixels", "cache_short_side"))
 
-    def check_data(self, description: str, root: Path) -> None:
-        """Raises UserError if the data root holds other data than it was trained on."""
+    def load_data(self, root: Path, device: torch.device, workers: int | None) -> Dataset:
+        """Its data, on the device. Raises UserError if the data root holds other data than it was trained on."""
+        dataset, description = _load_once(device, self.blueprint.dataset, root, *self.amount, workers)
         if description != self.settings["data"]:
             raise UserError(
                 f"{self.label} was trained on {self.settings['data']}, and {root} holds {description}: "
                 "name the folder of its data with --data-root"
             )
+        return dataset
 
     def with_initial_norms(self) -> "TrainedNetwork":
         """The same network with ψ_init instead of ψ, the far end of the path that AWS is built to flatten."""
@@ -59,18 +64,23 @@ class TrainedNetwork:
         return replace(self, label=f"{self.label}-initial_norms", model=model, result=None)
 
 
+@lru_cache(maxsize=1)  # one for many networks
+def _load_once(device: torch.device, *asked) -> tuple[Dataset, str]:
+    """What ``load_dataset`` gives, on the device, and what identifies it."""
+    dataset = load_dataset(*asked)
+    return dataset.to(device), dataset.description()
+
+
 @dataclass(frozen=True)
 class PathMeasurement:
-    """How paths are measured, and where the results go."""
+    """How paths are measured, and where the results go. ``epsilons``: by measure, ε and what it was taken from;
+    ``wait``: for a path that another process measures."""
 
     meter: PositionMeter
     alphas: Sequence[float]
-    epsilon: float | None  # of the test error
-    epsilon_source: str
-    loss_epsilon: float | None
-    loss_epsilon_source: str
+    epsilons: Mapping[str, tuple[float | None, str]]
     folder: Path
-    wait: bool = False  # for a path that another process measures
+    wait: bool
 
 
 def find_network(path: Path) -> Path:
@@ -79,7 +89,7 @@ def find_network(path: Path) -> Path:
     if not file.exists():
         raise UserError(
             f"{file} is missing: name the folder of a level or a final training "
-            "(script/calculate_error_barrier.sh trains what its comparisons lack, if no other process is at it)"
+            "(script/calculate_error_barrier.sh trains what its comparisons lack, unless another process does)"
         )
     return file
 
@@ -140,8 +150,9 @@ def measure_path(first: TrainedNetwork, second: TrainedNetwork, measurement: Pat
             for label, key, line_style in (("test", "test_error", "-"), ("training", "train_error", "--"))
             if all(key in row for row in rows)
         ]
-        save_figure(path_figure(describe(summary), (second.label, first.label), curves), folder / "path")
-    print(f"{first.label} - {second.label}: {describe(summary)}", flush=True)
+        description = describe(summary)
+        save_figure(path_figure(description, (second.label, first.label), curves), folder / "path")
+    print(f"{first.label} - {second.label}: {description}", flush=True)
     report_ends(ends, images=len(measurement.meter.dataset.test))
     return summary
 
@@ -230,10 +241,8 @@ def summarize(
     return {
         "first": first.label,
         "second": second.label,
-        **summarize_barrier("", rows, "test_error", measurement.epsilon),
-        "epsilon_source": measurement.epsilon_source,
-        **summarize_barrier("loss_", rows, "test_loss", measurement.loss_epsilon),
-        "loss_epsilon_source": measurement.loss_epsilon_source,
+        **summarize_barrier("", rows, "test_error", *measurement.epsilons["test_error"]),
+        **summarize_barrier("loss_", rows, "test_loss", *measurement.epsilons["test_loss"]),
         "survive_only_in_first": count_only_in(first.masks, second.masks),
         "survive_only_in_second": count_only_in(second.masks, first.masks),
         "augmented": measurement.meter.augment,
@@ -242,7 +251,7 @@ def summarize(
     }
 
 
-def summarize_barrier(prefix: str, rows: Sequence[dict], measure: str, epsilon: float | None) -> dict:
+def summarize_barrier(prefix: str, rows: Sequence[dict], measure: str, epsilon: float | None, source: str) -> dict:
     """Both barriers of a measure, each with its α, and the verdict."""
     alphas, values = [row["alpha"] for row in rows], [row[measure] for row in rows]
     barrier, above_line = error_barrier(alphas, values), barrier_above_line(alphas, values)
@@ -253,6 +262,7 @@ def summarize_barrier(prefix: str, rows: Sequence[dict], measure: str, epsilon: 
         f"{prefix}barrier_above_line_alpha": above_line.alpha,
         f"{prefix}epsilon": epsilon,
         f"{prefix}connected": None if epsilon is None else barrier.height < epsilon,
+        f"{prefix}epsilon_source": source,
     }
 
 

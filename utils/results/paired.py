@@ -26,8 +26,6 @@ CONTROLS = (
 class Quantity(NamedTuple):
     """Something measured in every trial of a method, in percentage points."""
 
-    network: str
-    level: int | None
     name: str
     method: str
     by_seed: Mapping[int, float]
@@ -51,14 +49,18 @@ def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparis
     ψ_init minus that at ψ. The two of a pair share a seed; fewer than two pairs make no row."""
     found = list(quantities(entries, comparisons))
     pairs = []
-    for own in grouped(found, lambda quantity: quantity[:3]).values():
+
+    def place(quantity: Quantity) -> tuple[str, int | None]:
+        return quantity.experiment.network, quantity.experiment.level
+
+    for own in grouped(found, lambda quantity: (*place(quantity), quantity.name)).values():
         plain = [quantity for quantity in own if not quantity.is_variant] or own[:1]
         pairs += [
             (f"{first.name}: {first.method} − {second.method}", first, second)
             for first, second in product(plain, own)
             if second is not first and (first is plain[0] or second.experiment.method == first.experiment.method)
         ]
-    for own in grouped(found, lambda quantity: (quantity.network, quantity.level, quantity.method)).values():
+    for own in grouped(found, lambda quantity: (*place(quantity), quantity.method)).values():
         pairs += [
             (f"{first.method}: {first.name} − {second.name}", first, second)
             for first, second in product(own, own)
@@ -72,8 +74,8 @@ def _row(label: str, first: Quantity, second: Quantity) -> Iterator[dict]:
     if len(seeds) > 1:
         mean, half = interval([first.by_seed[seed] - second.by_seed[seed] for seed in sorted(seeds)])
         yield {
-            "Model": first.network,
-            "level": first.level,
+            "Model": first.experiment.network,
+            "level": first.experiment.level,
             "paired difference (percentage points)": label,
             "mean": f"{mean:.2f}",
             "95 % interval": f"{mean - half:.2f} to {mean + half:.2f}",
@@ -82,21 +84,21 @@ def _row(label: str, first: Quantity, second: Quantity) -> Iterator[dict]:
 
 
 def quantities(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Iterator[Quantity]:
-    """Barriers and the valley's rise of every method, and test errors at its last level."""
+    """Barriers and the valley's rise of every method, and test errors at a network's last level."""
     experiments = [item.experiment for item in (*entries, *comparisons)]
     for row in comparisons:
         noise = "" if row.comparison.panel == LINEAR_MODE_CONNECTIVITY else f", {row.comparison.panel}"
         name = "rise from ψ to ψ_init" if row.is_valley else f"barrier of {row.comparison.title}{noise}"
-        own = row.experiment
-        yield Quantity(own.network, own.level, name, method_label(own, experiments), row.by_seed(), own)
-    levels = [entry.experiment.level for entry in entries if entry.experiment.level is not None]
+        yield Quantity(name, method_label(row.experiment, experiments), row.by_seed(), row.experiment)
+    last: dict[str, int] = {}
+    for experiment in (entry.experiment for entry in entries):
+        last[experiment.network] = max(last.get(experiment.network, 0), experiment.level or 0)
     for entry in entries:
-        if levels and entry.experiment.level == max(levels):
+        own = entry.experiment
+        if own.level == last[own.network]:  # that of dense networks is None
             errors = grouped(entry.results, lambda result: result["seed"])
-            by_seed = {seed: statistics.mean(one["test_error"] for one in own) for seed, own in errors.items()}
-            name = f"test error of {entry.experiment.start}"
-            own = entry.experiment
-            yield Quantity(own.network, own.level, name, method_label(own, experiments), by_seed, own)
+            by_seed = {seed: statistics.mean(one["test_error"] for one in found) for seed, found in errors.items()}
+            yield Quantity(f"test error of {own.start}", method_label(own, experiments), by_seed, own)
 
 
 def method_label(experiment: Experiment, among: Sequence[Experiment]) -> str:

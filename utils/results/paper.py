@@ -23,6 +23,7 @@ from utils.results.tables import (
     markdown_table,
     mean_and_deviation,
     precision_of,
+    statistics_of,
     varying,
 )
 from utils.runs.records import Records
@@ -31,7 +32,6 @@ from utils.runs.run import FinalTraining
 OTHER_RATIOS = ("remaining_ratio_with_classifier", "remaining_ratio_of_all")
 EPSILONS = {"test_error": "epsilon", "test_loss": "loss_epsilon"}  # where a path's summary has ε of a measure
 MOST_CURVES = 8  # in one panel
-Row = dict[str, list[Panel | CategoryPanel]]
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,9 @@ def kept_summary(records: Records, barrier: PlannedBarrier) -> dict | None:
     return read_json(barrier.file) | epsilons
 
 
-def figure_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> Row:
+def figure_rows(
+    entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]
+) -> dict[str, list[Panel | CategoryPanel]]:
     """The panels of every network: (a) accuracy against remaining parameters, then one a kind of comparison."""
     experiments = [item.experiment for item in (*entries, *comparisons)]
     styles = choose_styles(style_key(experiment) for experiment in experiments if experiment.method != "dense")
@@ -377,7 +379,7 @@ def accuracy_records(entries: Sequence[Entry]) -> list[dict]:
             "remaining_ratio": entry.remaining_ratio,
             **STARTS[entry.experiment.start].parts,
             **{key: entry.ratio(key) for key in OTHER_RATIOS},
-            **_statistics("test_accuracy", entry.accuracies),
+            **statistics_of("test_accuracy", entry.accuracies),
             "planned": entry.planned_trials,
         }
         for entry in entries
@@ -390,24 +392,16 @@ def barrier_records(comparisons: Sequence[MeasuredComparison]) -> list[dict]:
             **{key: value for key, value in asdict(row.experiment).items() if key != "start"},
             "kind": row.comparison.panel,
             "networks": row.comparison.title,
-            **_statistics("barrier", row.heights()),
+            **statistics_of("barrier", row.heights()),
             "connected": row.connected(),
             "epsilon": row.epsilon(),
-            **_statistics("loss_barrier", row.heights("test_loss")),
+            **statistics_of("loss_barrier", row.heights("test_loss")),
             "loss_connected": row.connected("test_loss"),
             "loss_epsilon": row.epsilon("test_loss"),
             "planned": row.planned_trials,
         }
         for row in comparisons
     ]
-
-
-def _statistics(name: str, values: Sequence[float]) -> Mapping[str, float | int | None]:
-    return {
-        f"{name}_mean": statistics.mean(values) if values else None,
-        f"{name}_std": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-    }
 
 
 def describe_plan(plan: Plan) -> list[str]:

@@ -147,13 +147,13 @@ class Plan:
         """
         prunings, finals = [], []
         for index, run in enumerate(self.runs):
-            missing = [level for level in run.levels if not run.has(f"level_{level:02d}")]
+            missing = [level for level in run.levels if not run.has(Level(level).stage)]
             if METHODS[run.method].searches:
                 prunings += [(*run.flags, "--levels", str(level), "--final-levels", str(level)) for level in missing]
             elif missing:
                 prunings.append(run.flags)
-            finals += [(final.level or 0, index, final) for final in (*run.finals, *run.partners)]
-        finals = [(level, index, final) for level, index, final in finals if not self.runs[index].has(final.stage)]
+            both = (*run.finals, *run.partners)
+            finals += [(final.level or 0, index, final) for final in both if not run.has(final.stage)]
         commands = [(*flags, "--start") for flags in prunings]
         for (_, index), group in sorted(grouped(finals, lambda item: item[:2]).items()):
             run = self.runs[index]

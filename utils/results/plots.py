@@ -173,6 +173,8 @@ def panel_figure(title: str, rows: Mapping[str, Sequence[Panel | CategoryPanel]]
     for row_axes, (name, panels) in zip(all_axes, rows.items(), strict=False):
         for axes, panel in zip(row_axes, panels, strict=False):
             panel.draw(axes)
+        for axes in row_axes[len(panels) :]:
+            axes.axis("off")
         if name:
             row_axes[0].set_ylabel(f"{name}\n{row_axes[0].get_ylabel()}")
     legend_lines = 0

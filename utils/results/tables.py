@@ -1,29 +1,28 @@
 """Finished trainings over trials, as tables: mean, standard deviation, n."""
 
 import json
+import os
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self, TypeVar
 
 from utils.errors import UserError
 from utils.files import read_json
-from utils.flags import flags_of_settings
+from utils.flags import SETTINGS, flags_of_settings
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences
 from utils.runs.run import FinalTraining
 
-# Settings that tell trials of one experiment apart; any other difference makes another experiment.
-TRIAL_SETTINGS = {"seed"}
-# Settings that decide a dense network.
-DENSE_SETTINGS = (
-    *("dataset", "arch", "network_version", "data", "train_images_per_class", "pixels", "cache_short_side"),
-    *("final_epochs", "decays_at"),
-    *("lr", "momentum", "weight_decay", "batch_size", "optimizer", "final_schedule", "final_ramp_epochs"),
-    *("clip_norm", "label_smoothing", "micro_batch_size", "processes"),
+# Settings that decide nothing of a dense network, which has seeds of its own; all others do.
+OF_LEVELS = (
+    *("method", "seed", "warmup_epochs", "level_epochs", "prune_rate", "pruning_schedule", "rewind_epoch"),
+    *("rewind_norms", "alpha_range", "alpha_per_layer", "level_ramp_epochs", "search_lr", "score_penalty"),
+    "sign_in_epochs",
 )
+DENSE_SETTINGS = ("data", "network_version", "processes", *(name for name in SETTINGS if name not in OF_LEVELS))
 GAP = "–"
 
 Item = TypeVar("Item")
@@ -95,10 +94,10 @@ def source_text(settings: Mapping) -> str:
 
 
 def shared_settings(settings: Mapping) -> list[str]:
-    """The settings in which trials of one experiment agree. Of signed masks of one method and level, each trial may
-    have its own."""
+    """The settings in which trials of one experiment agree: all but the seed. Of signed masks of one method and level,
+    each trial may have its own."""
     known = (settings.get("signed_mask_source") or {}).get("method")
-    return [key for key in settings if key not in TRIAL_SETTINGS and not (known and key == "signed_mask")]
+    return [key for key in settings if key != "seed" and not (known and key == "signed_mask")]
 
 
 def setting_text(settings: Mapping, by: Iterable[str]) -> str:
@@ -166,6 +165,15 @@ def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
+def statistics_of(name: str, values: Sequence[float]) -> dict[str, float | int | None]:
+    """Three cells of a CSV file's row."""
+    return {
+        f"{name}_mean": statistics.mean(values) if values else None,
+        f"{name}_std": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
 def check_same_experiments(records: Sequence[Record], by: Sequence[str] = ()) -> None:
     """Raises UserError if two runs of one data set, architecture and method differ in a setting not in ``by``, or
     two runs with dense networks in a setting that decides those, because their mean would mean nothing; if a trial is
@@ -209,13 +217,11 @@ def collect_results(records: Sequence[Record], by: Sequence[str] = ()) -> list[d
     check_same_experiments([record for record in records if record.settings and record.finals], by)
     results = []
     for record in records:
-        barriers, solution = read_barriers(record), METHODS[record.settings["method"]].solution
         for result in record.finals:
-            # Two solutions have a barrier between them too: that is SGD noise.
             final = final_of(result)
-            own = None if final.start == solution else f"{record.folder.name}-{final.name}"
             experiment = Experiment.of(record.settings, final, precision_of(result), by)
-            found = {"run": record.folder.name, "experiment": experiment, "barrier_to_solution": barriers.get(own)}
+            barrier = barrier_to_solution(record, final)
+            found = {"run": record.folder.name, "experiment": experiment, "barrier_to_solution": barrier}
             results.append(result | found)
     return results
 
@@ -225,28 +231,20 @@ def precision_of(result: dict) -> str:
     return result.get("precision", "unknown precision")
 
 
-def read_barriers(record: Record) -> dict[str, float]:
-    """Label of a final training -> its error barrier to the solution of the same level, if it was measured."""
-    folder, solution = record.folder, METHODS[record.settings["method"]].solution
-    finals = [(final_of(result), FinalTraining(solution, *_level_and_seeds(result))) for result in record.finals]
-    solution_of = {f"{folder.name}-{final.name}": f"{folder.name}-{own.name}" for final, own in finals}
-    files = sorted(folder.parent.glob(f"{BARRIERS_FOLDER}/{folder.name}-*--*/{SUMMARY_FILE}")) if solution_of else []
-    paths = [read_json(file) for file in files]
-    return {
-        path["first"]: path["barrier"]
-        for path in paths
-        if path["augmented"] and path["second"] == solution_of.get(path["first"])
-    }
+def barrier_to_solution(record: Record, final: FinalTraining) -> float | None:
+    """The error barrier between a final training and the solution of the same level, if it was measured. Two solutions
+    have one too, which is SGD noise."""
+    solution = replace(final, start=METHODS[record.settings["method"]].solution, flipped=0.0, signs_from="")
+    name = "--".join(f"{record.folder.name}-{end.name}" for end in (final, solution))
+    file = record.folder.parent / BARRIERS_FOLDER / name / SUMMARY_FILE
+    # os.path says no of a name that is too long for a folder's, which Path refuses
+    return read_json(file)["barrier"] if final.start != solution.start and os.path.exists(file) else None
 
 
 def final_of(result: dict) -> FinalTraining:
     """The final training that left a result; those of earlier versions transfer every sign as it is."""
-    signs = result.get("flipped", 0.0), result.get("signs_from", "")
-    return FinalTraining(result["start"], *_level_and_seeds(result), *signs)
-
-
-def _level_and_seeds(result: dict) -> tuple[int | None, int, int]:
-    return result["level"], result["init_seed"], result["order_seed"]
+    own = (result[part] for part in ("start", "level", "init_seed", "order_seed"))
+    return FinalTraining(*own, result.get("flipped", 0.0), result.get("signs_from", ""))
 
 
 def dense_deviation(

@@ -1,6 +1,5 @@
 """Signed masks on other data sets: rows are where a mask was found, columns where its networks are trained."""
 
-import statistics
 from collections.abc import Sequence
 
 from data import DATASETS
@@ -16,6 +15,7 @@ from utils.results.tables import (
     markdown_table,
     mean_and_deviation,
     precision_of,
+    statistics_of,
     trials,
 )
 from utils.runs.records import Record, differences
@@ -23,7 +23,7 @@ from utils.runs.records import Record, differences
 UNKNOWN = "unknown"
 CAPTION = """# Signed masks on other data sets
 
-Test accuracy in %: mean ± sample standard deviation (n). A column is the data set trained on. Where a mask was found on
+Test accuracy in %: mean ± sample standard deviation (n). A column is the data set trained on. If a mask was found on
 it, `subnetwork` is the solution; from another data set a mask comes without the classifier, which starts fresh.
 """
 
@@ -116,9 +116,7 @@ def transfer_records(results: Sequence[dict]) -> list[dict]:
             **{"arch": arch, "precision": precision, "remaining_ratio": ratio},
             **dict(zip(("start", "found_on", "found_by"), row, strict=True)),
             "trained_on": dataset,
-            "test_accuracy_mean": statistics.mean(values),
-            "test_accuracy_std": statistics.stdev(values) if len(values) > 1 else None,
-            "n": len(values),
+            **statistics_of("test_accuracy", values),
         }
         for (arch, precision, ratio), table in transfer_tables(results).items()
         for row, cells in table.items()
