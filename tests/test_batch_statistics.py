@@ -8,8 +8,7 @@ from torchvision.ops import StochasticDepth
 
 from data.batches import evaluation_batches, training_batches
 from models import build_network
-from tests.toys import toy_dataset
-from utils.training.batch_statistics import reestimate_batch_statistics
+from tests.toys import reestimate_batch_statistics, toy_dataset
 
 
 def test_statistics_are_those_of_one_pass_in_float64():

@@ -32,15 +32,15 @@ from tests.commands import (
     run_in_process,
     with_this_python,
 )
-from tests.toys import toy_dataset
+from tests.toys import reestimate_batch_statistics, sgd, toy_dataset
 from utils.errors import UserError
 from utils.method.network import Blueprint, plain_state
 from utils.method.pruning import apply_masks
-from utils.training.batch_statistics import average_running_statistics, reestimate_batch_statistics
+from utils.training.batch_statistics import average_running_statistics
 from utils.training.devices import Speed
 from utils.training.distributed import check_same_weights, own_part
 from utils.training.evaluation import smallest_forward_pass, train_one_epoch
-from utils.training.optimization import Recipe, set_rate, sgd
+from utils.training.optimization import Recipe, set_rate
 from utils.training.stage import _begun_here
 from utils.training.trainer import SignInTrainer, SubnetworkTrainer, Trainer
 

@@ -18,13 +18,13 @@ from tests.commands import (
     output_of,
     run_in_process,
 )
-from tests.toys import EVERY_ARCH, SMALL_ARCHS, ToyNetwork, toy_dataset
+from tests.toys import EVERY_ARCH, SMALL_ARCHS, ToyNetwork, sgd, toy_dataset
 from utils.errors import UserError
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import TrainingError, make_train_step
 from utils.training.devices import Speed, choose_device, choose_kernels, choose_speed
 from utils.training.fast_path import accelerate, choose_layout, explaining, in_tf32
-from utils.training.optimization import optimizer_state, restore_optimizer, sgd
+from utils.training.optimization import optimizer_state, restore_optimizer
 
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
 

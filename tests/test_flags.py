@@ -186,7 +186,7 @@ def test_every_flag_is_read(tmp_path, monkeypatch):
             seen.add(name)
             return super().__getattribute__(name)
 
-    monkeypatch.setattr(main, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
+    monkeypatch.setattr(main.flags, "run_settings", lambda args: run_settings(argparse.Namespace(**vars(args))))
     tiny = "--train-images-per-class 2 --levels 1 --level-epochs 6 --final-epochs 1".split()
     for more in ("--method aws --start signs sign-in", "--method gm --start"):
         line = [*TINY_JOB, *tiny, "--runs-dir", str(tmp_path), *more.split()]

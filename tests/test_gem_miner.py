@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.commands import CUDA, assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
-from tests.toys import ToyNetwork
+from tests.toys import ToyNetwork, sgd
 from utils.method.gem_miner import (
     GemMiner,
     count_freezes,
@@ -15,7 +15,6 @@ from utils.method.gem_miner import (
     make_search_step,
     signed_constants,
 )
-from utils.training.optimization import sgd
 
 SCORED = ("conv.weight", "hidden.weight", "fc.weight")
 JOB = (

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from utils.training.optimization import cosine_rates, decayed_rates, sgd
+from tests.toys import sgd
+from utils.training.optimization import cosine_rates, decayed_rates
 
 
 @pytest.mark.parametrize(

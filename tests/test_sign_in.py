@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tests.commands import assert_exactly_sparse, assert_same_networks, interrupt_at, networks, run_in_process
+from tests.toys import sgd
 from utils.method.sign_in import SignIn, factorize
 from utils.method.step import make_train_step
-from utils.training.optimization import sgd
 
 ROOT = 2**0.5
 JOB = "--method lrr --levels 1 --level-epochs 1 --final-epochs 3 --sign-in-epochs 2 --start sign-in".split()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import assert_equal_states
 from utils.errors import UserError
 from utils.files import FileError
 from utils.method import signed_mask as method
@@ -59,8 +60,8 @@ def test_a_file_takes_about_its_information(tmp_path):
     state, masks = blueprint.initialize(0), blueprint.dense_masks()
     masks = prune_by_magnitude(state, masks, 0.866)
     signed_mask = extract_signed_mask(state, masks, blueprint.signed)
-    others = sum(tensor.numel() for tensor in signed_mask.values()) - blueprint.prunable_count
-    information = (0.704 * blueprint.prunable_count + others) / 8
+    prunable = blueprint.count(blueprint.prunable)
+    information = (0.704 * prunable + blueprint.count(blueprint.signed) - prunable) / 8
     path = tmp_path / "signed_mask.npz"
     save_signed_mask(path, signed_mask, "mobilenetv2", "cifar10")
     assert path.stat().st_size < 1.25 * information
@@ -80,17 +81,19 @@ def test_damaged_files_and_arrays_of_objects_are_refused(path):
             load_signed_mask(path)
 
 
-def test_the_mask_of_another_network_is_refused_by_tensor():
+def test_the_mask_of_another_network_is_refused_by_tensor(tmp_path):
     blueprint = Blueprint("resnet20", "digits", 10, 1)
     shapes = blueprint.shapes(blueprint.signed)
     signed_mask = {name: torch.ones(shape, dtype=torch.int8) for name, shape in shapes.items()}
-    file = method.SignedMaskFile(signed_mask, "resnet20", "digits")
-    assert method.fit_signed_mask(file, blueprint, "some file") == signed_mask
+    path = tmp_path / "signed_mask.npz"
+    save_signed_mask(path, signed_mask, "resnet20", "digits")
+    assert_equal_states(load_signed_mask(path, blueprint).signed_mask, signed_mask)
     del signed_mask["fc.weight"]
     signed_mask["fc.bias"] = signed_mask["fc.bias"][:9]
     difference = r"fc.weight is absent in the file and \(10, 64\) in the network; fc.bias is \(9,\) in the file"
+    save_signed_mask(path, signed_mask, "resnet20", "digits")
     with pytest.raises(UserError, match=difference):
-        method.fit_signed_mask(file, blueprint, "some file")
+        load_signed_mask(path, blueprint)
 
 
 @pytest.mark.parametrize(("share", "flipped"), [(0.0, 0), (0.3, 3), (0.5, 5), (1.0, 10)])

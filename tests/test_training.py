@@ -13,7 +13,7 @@ from torch import nn
 from data.batches import evaluation_batches, training_batches
 from tests.commands import PROJECT, output_of, read_csv
 from tests.toy_training import BLUEPRINT, DATASET, RECIPE, half_masks, make_trainer
-from tests.toys import ToyNetwork, toy_dataset
+from tests.toys import ToyNetwork, sgd, toy_dataset
 from utils.files import load
 from utils.method.network import Blueprint
 from utils.method.norm_interpolation import initial_normalization
@@ -22,7 +22,6 @@ from utils.method.step import TrainingError, make_train_step
 from utils.runs.progress import JobProgress
 from utils.training.devices import Speed
 from utils.training.evaluation import check_last_batch, evaluate, train_one_epoch
-from utils.training.optimization import sgd
 from utils.training.stage import Stage, train_stage
 
 MASKS = {"conv.weight": torch.tensor([1, 0, 1, 1, 0, 1, 1, 1]).bool().view(2, 1, 2, 2)}

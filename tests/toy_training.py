@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from data.batches import draw_epoch, make_batch
 from tests.commands import assert_equal_states
-from tests.toys import toy_dataset
+from tests.toys import sgd, toy_dataset
 from utils.barriers.meter import PositionMeter
 from utils.method.gem_miner import signed_constants
 from utils.method.network import Blueprint, State
 from utils.method.pruning import Masks
 from utils.method.step import make_train_step
 from utils.training.devices import Speed
-from utils.training.optimization import Recipe, set_rate, sgd
+from utils.training.optimization import Recipe, set_rate
 from utils.training.trainer import SearchTrainer, SignInTrainer, SubnetworkTrainer, Trainer
 
 CPU = torch.device("cpu")
@@ -71,14 +71,14 @@ def make_search(speed: Speed) -> SearchTrainer:
 
 def search(trainer: SearchTrainer, seed: int) -> list[float]:
     """Gem-Miner's: two epochs with a freeze after each, with the scores of seed ``seed``; the losses."""
-    trainer.begin(CONSTANTS, seed, 1e-4)
+    trainer.begin(CONSTANTS, seed, 1e-4, freeze_rate=0.1)
     set_rate(trainer.optimizer, 0.05)
     losses = []
     for epoch in range(2):
         trainer.network.train()
         for batch in draw_epoch(DATASET, BATCH_SIZE, epoch):
             losses.append(trainer.step(*batch, torch.tensor(0.0))[0].item())
-        trainer.network.freeze_smallest(0.1)
+        trainer.network.freeze_smallest(trainer.freeze_rate)
     return losses
 
 

@@ -1,5 +1,7 @@
 """Small networks and data sets for the tests, and the list of the large ones."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,8 @@ from torch import Tensor, nn
 from data.augmentation import Augmentation
 from data.dataset import Dataset, LabelledImages
 from models import ARCHITECTURES
+from utils.training.batch_statistics import AveragedStatistics
+from utils.training.optimization import Recipe, make_optimizer, set_rate
 
 SMALL_ARCHS = [arch for arch in ARCHITECTURES if not arch.endswith("_224")]  # those for small images
 # Every one of them for a test's parameter; a single one is enough for the fast tests.
@@ -81,3 +85,15 @@ class Attentive(nn.Module):
 
 
 TOY_NETWORKS = [conv_batch_norm, conv_layer_norm, norm_free, OneDimensional, Attentive]
+
+
+def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    optimizer = make_optimizer(network, Recipe(1, momentum, weight_decay))
+    set_rate(optimizer, lr)
+    return optimizer
+
+
+def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Set the running statistics of every batch norm to their average over ``batches``."""
+    statistics = AveragedStatistics(network)
+    statistics.estimate(batches, lambda images, _: statistics.see(images))

@@ -1,4 +1,5 @@
-"""main.py's command line: its flags, which of them decide the results, and the stages that they ask for."""
+"""main.py's command line: its flags, which of them decide the results, and the stages that they ask for. Other programs
+share some of the flags."""
 
 import argparse
 import math
@@ -215,15 +216,8 @@ def add_data_flags(add: Callable) -> None:
 
 def add_sweep_flag(add: Callable) -> None:
     """For programs that show results."""
-    add(
-        "--by",
-        nargs="+",
-        choices=SETTINGS,
-        type=lambda text: text.replace("-", "_"),
-        default=[],
-        metavar="SETTING",
-        help="a sweep: settings in which runs may differ, such as alpha-range; each value has rows and curves",
-    )
+    add("--by", nargs="+", choices=SETTINGS, type=lambda text: text.replace("-", "_"), default=[], metavar="SETTING",
+        help="a sweep: settings in which runs may differ, such as alpha-range; each value has rows and curves")
 
 
 # fmt: on
@@ -270,10 +264,10 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--start {start} needs a level's own weights: name its network.pt instead of a signed mask alone"
             )
-    for source in args.signs_from:
-        if source.isdecimal() and not (method.prunes and int(source) <= args.levels):
-            raise UserError(f"--signs-from {source}: this run has no such level; name one up to --levels, or a file")
     check_levels(args)
+    for source in args.signs_from:
+        if source.isdecimal() and Level(int(source)) not in planned_levels(args):
+            raise UserError(f"--signs-from {source}: this run makes no such level; name one of its levels, or a file")
     if method.searches:
         freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises if a search is too short
     if args.alpha_per_layer and not method.interpolates:
@@ -325,11 +319,8 @@ def signed_mask_settings(path: Path | None, source: dict | None) -> dict:
 
 
 def check_signs_from(args: argparse.Namespace, blueprint: Blueprint) -> None:
-    """Raises UserError, before the levels are trained, if a source of --signs-from will not be there."""
-    levels = {level.stage for level in planned_levels(args)}
+    """Raises FileError, before the levels are trained, if a file of --signs-from is none for this network."""
     for source in dict.fromkeys(final.signs_from for final in planned_finals(args)):
-        if is_level(source) and source not in levels:
-            raise UserError(f"--signs-from: this run makes no {source}; name one of its levels, or a file")
         if source and not is_level(source):
             load_subnetwork(Path(source), blueprint)
 
@@ -352,9 +343,8 @@ def flags_of_settings(settings: Mapping[str, object]) -> list[str]:
 def score_penalty(args: argparse.Namespace, level: int) -> float:
     """λ of Gem-Miner's search for a level: its own, or the one for all."""
     given = args.score_penalty if isinstance(args.score_penalty, list) else [args.score_penalty]
-    of_level = dict(str(value).split(":") for value in given if ":" in str(value))
-    for_all = [value for value in given if isinstance(value, float)] or [SCORE_PENALTY]
-    return float(of_level.get(str(level), for_all[-1]))
+    of_level = {"": SCORE_PENALTY} | dict(str(value).rpartition(":")[::2] for value in given)
+    return float(of_level.get(str(level), of_level[""]))
 
 
 def rewound_to(args: argparse.Namespace) -> int | None:
@@ -385,7 +375,7 @@ def level_rates(args: argparse.Namespace, level: int) -> list[float]:
 
 def clock(args: argparse.Namespace, rates: Sequence[float], images: int) -> float | None:
     """How often weight decay could have replaced a parameter in epochs at these rates: the sum over steps of
-    lr/(1 − momentum) · weight decay, without ramps. None unless SGD trains."""
+    lr/(1 − momentum) · weight decay, without ramps. None unless SGD trains, with a momentum below 1."""
     if args.optimizer != "sgd" or args.momentum == 1:
         return None
     return sum(rates) * count_batches(images, args.batch_size) / (1 - args.momentum) * args.weight_decay

@@ -16,11 +16,6 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def seed_global_generators(seed: int) -> None:
-    """Seed torch's global generators (CPU and every GPU), which drive initialization, dropout and stochastic depth."""
-    torch.manual_seed(seed)
-
-
 def generator_states(device: torch.device) -> dict[str, Tensor]:
     """The states of torch's global generators, of the CPU and of a GPU that is in use, in the middle of an epoch."""
     states = {"cpu": torch.get_rng_state()}

@@ -128,7 +128,8 @@ class GemMiner(nn.Module):
 def make_search_step(
     miner: GemMiner, optimizer: torch.optim.Optimizer, penalty_weight: float | Tensor, accelerate: Accelerate = as_it_is
 ) -> TrainStep:
-    """One step of the search: clip the scores, then minimize cross-entropy + λ Σ p². ``alpha`` has no effect.
+    """One step of the search: clip the scores, then minimize cross-entropy + λ Σ p². ``alpha`` and ``in_all`` have no
+    effect: one process has every image.
 
     ``penalty_weight``: λ; as a tensor, it is read at every step. ``accelerate``: as in ``make_train_step``.
     """
@@ -138,7 +139,7 @@ def make_search_step(
         outputs = miner(images)
         return F.cross_entropy(outputs.float(), labels), outputs  # as in make_train_step
 
-    def search_step(images: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def search_step(images: Tensor, labels: Tensor, alpha: Tensor, in_all: int | None = None) -> tuple[Tensor, Tensor]:
         miner.clip_scores()
         loss, outputs = forward_pass(images, labels, alpha)
         optimizer.zero_grad(set_to_none=True)

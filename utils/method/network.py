@@ -15,7 +15,7 @@ from models import ARCHITECTURES, build_network
 from utils.files import FileError, advising, load, naming_damage, save
 from utils.method.norm_interpolation import normalization_names
 from utils.method.pruning import Masks, apply_masks, prunable_names
-from utils.seeding import derive_seed, seed_global_generators
+from utils.seeding import derive_seed
 
 State = dict[str, Tensor]
 NETWORK_PARTS = ("model", "masks", "initial_norms", "settings", "result")  # in a network.pt, beside the blueprint
@@ -72,9 +72,9 @@ class Blueprint:
         """The weights that Gem-Miner prunes: the prunable weights and the classifier's."""
         return (*self.prunable, *(name for name in self.classifier if name.endswith(".weight")))
 
-    @property
-    def prunable_count(self) -> int:
-        return sum(math.prod(shape) for shape in self.shapes(self.prunable).values())
+    def count(self, names: Iterable[str]) -> int:
+        """How many values the parameters have together."""
+        return sum(math.prod(shape) for shape in self.shapes(names).values())
 
     @cached_property
     def tensors(self) -> State:
@@ -86,7 +86,7 @@ class Blueprint:
 
     def initialize(self, seed: int) -> State:
         """θ_init, determined by ``seed`` alone, with fresh batch-norm statistics; on the CPU."""
-        seed_global_generators(derive_seed(seed, "initialization"))
+        torch.manual_seed(derive_seed(seed, "initialization"))
         return self._construct().state_dict()
 
     def dense_masks(self) -> Masks:

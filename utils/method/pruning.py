@@ -142,8 +142,7 @@ def remaining_ratio(masks: Masks) -> float:
     return survivors(masks) / sum(mask.numel() for mask in masks.values())
 
 
-def remaining_ratio_of_all(network: nn.Module, masks: Masks) -> float:
-    """Unpruned parameters over all parameters, including biases, normalization and classifier."""
-    total = sum(parameter.numel() for parameter in network.parameters())
+def remaining_ratio_of_all(parameters: int, masks: Masks) -> float:
+    """Unpruned parameters over all ``parameters``, including biases, normalization and classifier."""
     pruned = sum(mask.numel() for mask in masks.values()) - survivors(masks)
-    return (total - pruned) / total
+    return (parameters - pruned) / parameters

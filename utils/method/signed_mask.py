@@ -139,8 +139,7 @@ def load_signed_mask(path: Path, blueprint: Blueprint | None = None) -> SignedMa
         names = [entry.removesuffix(ending) for entry in archive.namelist() if entry.endswith(ending)]
         shapes = {name: _read_shape(archive, name) for name in names}
         if blueprint is not None:
-            _check_shapes(shapes, arch, dataset, blueprint, str(path))
-            fresh = _fresh_names(dataset, blueprint)
+            fresh = _fresh_names(shapes, arch, dataset, blueprint, path)
             shapes = {name: shape for name, shape in shapes.items() if name not in fresh}
         signed_mask = {name: torch.from_numpy(_unpack(archive, name, shape)) for name, shape in shapes.items()}
         return SignedMaskFile(signed_mask, arch, dataset)
@@ -184,54 +183,44 @@ def has_values(path: Path) -> bool:
 
 
 class Subnetwork(NamedTuple):
-    """What a file has for a network: values, none if it is a signed-mask file; a signed mask; and where that was found,
-    ``dataset``, ``method`` and ``level``, of which the last two are None unless it is a level's ``network.pt``. Nothing
-    without a file."""
+    """What a file has for a network: values, none if it is a signed-mask file; a signed mask; and where that was found:
+    ``dataset``, and ``method`` and ``level``, which are None unless it is a level's ``network.pt``. Nothing without a
+    file."""
 
     values: State
     signed_mask: SignedMask | None
     source: dict[str, str | int | None] | None
 
 
-def load_subnetwork(path: Path, blueprint: Blueprint) -> Subnetwork:
-    """What a ``network.pt`` or a signed-mask file has for a network.
+def load_subnetwork(path: Path | None, blueprint: Blueprint) -> Subnetwork:
+    """What a ``network.pt`` or a signed-mask file, if there is one, has for a network.
 
-    From another data set it comes without the classifier. Raises FileError.
+    From another data set it comes without the classifier: that starts fresh. Raises FileError.
     """
+    if path is None:
+        return Subnetwork({}, None, None)
     if not has_values(path):
         file = load_signed_mask(path, blueprint)
-        source = {"dataset": file.dataset, "method": None, "level": None}
-        return Subnetwork({}, fit_signed_mask(file, blueprint, str(path)), source)
+        return Subnetwork({}, file.signed_mask, {"dataset": file.dataset, "method": None, "level": None})
     found, content = load_network(path)
     result = content["result"] or {}
     of_level = result if result.get("kind") == "level" else {}
     source = {"dataset": found.dataset, "method": of_level.get("method"), "level": of_level.get("level")}
-    signs = extract_signed_mask(content["model"], content["masks"], found.signed)
-    signed_mask = fit_signed_mask(SignedMaskFile(signs, found.arch, found.dataset), blueprint, str(path))
-    fresh = signs.keys() - signed_mask.keys()
-    values = {name: value for name, value in content["model"].items() if name not in fresh}
+    signed_mask = extract_signed_mask(content["model"], content["masks"], found.signed)
+    fresh = _fresh_names(found.shapes(found.signed), found.arch, found.dataset, blueprint, path)
+    values, signed_mask = (
+        {name: tensor for name, tensor in tensors.items() if name not in fresh}
+        for tensors in (content["model"], signed_mask)
+    )
     return Subnetwork(values, signed_mask, source)
 
 
-def fit_signed_mask(file: SignedMaskFile, blueprint: Blueprint, source: str) -> SignedMask:
-    """The file's signed mask for a network, without the classifier if the data sets differ: it then starts fresh.
+def _fresh_names(found: Shapes, arch: str, dataset: str, blueprint: Blueprint, path: Path) -> tuple[str, ...]:
+    """The parameters that a network has to itself: the classifier, if the file is of another data set.
 
     Raises FileError, naming the first tensors that differ, if the file belongs to another network.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in file.signed_mask.items()}
-    _check_shapes(found, file.arch, file.dataset, blueprint, source)
-    fresh = _fresh_names(file.dataset, blueprint)
-    return {name: signs for name, signs in file.signed_mask.items() if name not in fresh}
-
-
-def _fresh_names(dataset: str, blueprint: Blueprint) -> tuple[str, ...]:
-    """The parameters that no signed mask of ``dataset`` covers for this network."""
-    return blueprint.classifier if dataset != blueprint.dataset else ()
-
-
-def _check_shapes(found: Shapes, arch: str, dataset: str, blueprint: Blueprint, source: str) -> None:
-    """Raises FileError as ``fit_signed_mask`` does."""
-    fresh = _fresh_names(dataset, blueprint)
+    fresh = blueprint.classifier if dataset != blueprint.dataset else ()
     shapes = blueprint.shapes(name for name in blueprint.signed if name not in fresh)
     differences = [
         f"{name} is {found.get(name, 'absent')} in the file and {shapes.get(name, 'absent')} in the network"
@@ -242,5 +231,6 @@ def _check_shapes(found: Shapes, arch: str, dataset: str, blueprint: Blueprint, 
         more = len(differences) - MENTIONED_DIFFERENCES
         listed = "; ".join(differences[:MENTIONED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
         raise FileError(
-            f"{source} ({arch} on {dataset}) belongs to another network: {listed}. Choose its --arch or another file"
+            f"{path} ({arch} on {dataset}) belongs to another network: {listed}. Choose its --arch or another file"
         )
+    return fresh

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from utils.method.network import State
 from utils.method.pruning import Masks, shuffle_within_layers
 from utils.method.signed_mask import (
     SignedMask,
@@ -21,8 +21,6 @@ from utils.method.signed_mask import (
     impose_signed_mask,
 )
 from utils.seeding import derive_seed
-
-State = dict[str, Tensor]
 
 NONE, NEW, LEVEL, REWOUND = "none", "new", "level", "rewound"  # no mask; θ_init; θ_T; what IMP and WR rewind to
 RANDOM, SHUFFLED, SHIFTED = "random", "shuffled", "shifted"  # random signs; mask shuffled in each layer; ψ*_init

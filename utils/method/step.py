@@ -20,7 +20,11 @@ SumGradients = Callable[[Iterable[nn.Parameter]], None]
 
 
 class TrainingError(UserError):
-    """Training cannot start or has diverged; the message says where."""
+    """Training cannot start or go on; the message says where."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer finite."""
 
 
 def as_it_is(forward_pass: ForwardPass) -> ForwardPass:

@@ -41,18 +41,15 @@ class JobProgress:
         self.trained += images
         self.bar.update(images)
 
-    def skip(self, epochs: int) -> None:
-        """Epochs that an earlier process trained: done, but not at this one's speed."""
-        self.skip_images(epochs * self.images_per_epoch)
-
-    def skip_images(self, images: int) -> None:
+    def skip(self, images: int) -> None:
+        """What an earlier process trained: done, but not at this one's speed."""
         self.skipped += images
         if self.on_terminal:  # a disabled bar has no count
             self.bar.initial += images
             self.bar.n += images
 
     def skip_stage(self, stage: str) -> None:
-        self.skip(self.stages[stage])
+        self.skip(self.stages[stage] * self.images_per_epoch)
 
     def epoch(self, text: str, row: dict) -> None:
         """Report a finished epoch from its row of ``metrics.csv``."""

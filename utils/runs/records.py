@@ -97,18 +97,19 @@ def read_result(stage: Path) -> dict:
 
 
 def is_result(found: object) -> bool:
-    """Whether all is there that reports need of a level or of a final training."""
+    """Whether it has everything that reports need of a level or a final training."""
     of_final = {"start", "level", "init_seed", "order_seed", "test_accuracy", "test_error"}
     kinds = {"level": {"level"}, "final": of_final}
     return isinstance(found, dict) and found.get("kind") in list(kinds) and kinds[found["kind"]] <= found.keys()
 
 
 def other_settings(settings: Mapping, there: Mapping) -> list[str]:
-    """The settings of which a run's folder or network, perhaps of an earlier version, has others: ``differences``."""
+    """The settings that differ from those of a run's folder or network, which an earlier version may have made."""
+    # Tuples are lists in a file.
     ours, theirs = (EARLIER_DEFAULTS | json.loads(json.dumps(found)) for found in (settings, there))
     if theirs["signed_mask_source"] is None:  # an earlier version's, whose digest says which signed mask it is
         ours["signed_mask_source"] = None
-    return differences(ours, theirs)  # tuples are lists in a file
+    return differences(ours, theirs)
 
 
 def differences(settings: Mapping, there: Mapping, names: Iterable[str] = ()) -> list[str]:

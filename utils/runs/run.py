@@ -131,26 +131,32 @@ class Run:
         is shared, a level together with those after it; if not, StageInUse is raised. With ``alone``, only one process
         at a time goes through the stages.
         """
-        with self._leaving_to_others(progress), claim_stage(self.folder / PRUNING_FOLDER) if alone else nullcontext():
-            for stage in stages:
-                folder = self.folder / stage.stage
-                with self._leaving_to_others(progress) if isinstance(stage, FinalTraining) else nullcontext():
-                    if not is_finished(folder):
-                        with claim_stage(folder, wait):
-                            if not is_finished(folder):
-                                yield stage
-                                continue
-                    progress.skip_stage(stage.stage)
-                    discard_unfinished(folder)  # a process may have ended between finishing and this
+        left, claim = list(stages), claim_stage(self.folder / PRUNING_FOLDER) if alone else nullcontext()
+        with self._leaving_to_others(left, progress), claim:
+            while left:
+                stage, folder = left[0], self.folder / left[0].stage
+                leaving = self._leaving_to_others([stage], progress)
+                with (
+                    leaving if isinstance(stage, FinalTraining) else nullcontext(),
+                    nullcontext() if is_finished(folder) else claim_stage(folder, wait),
+                ):
+                    if is_finished(folder):
+                        progress.skip_stage(stage.stage)
+                        discard_unfinished(folder)  # a process may have ended between finishing and this
+                    else:
+                        yield stage
+                left.pop(0)
 
     @contextmanager
-    def _leaving_to_others(self, progress: JobProgress) -> Iterator[None]:
+    def _leaving_to_others(self, stages: list[Level | FinalTraining], progress: JobProgress) -> Iterator[None]:
         try:
             yield
         except StageInUse as error:
             if not self.share:
                 raise
             progress.note(f"left to another process: {error.stage}")
+            for stage in stages:
+                progress.skip_stage(stage.stage)
 
     def initialization(self, make: Callable[[], State]) -> State:
         """θ_init of the pruning run, made once: it holds ψ_init, signs are compared with it, IMP goes back to it."""
@@ -179,7 +185,7 @@ class Run:
         """Raises FileError with the remedy if a network of the run is cut. Makes signed masks of finished ``levels``
         again that are lost or damaged.
 
-        This is fast, because of a network only the index is read. All its bytes are compared whenever it is used.
+        This is fast: of a network, only the index is read. All its bytes are compared whenever it is used.
         """
         for path in sorted(self.folder.rglob("*.pt")):
             if path.name != UNFINISHED_FILE:
@@ -189,7 +195,7 @@ class Run:
             folder = self.folder / level.stage
             if is_finished(folder) and not is_whole_archive(folder / SIGNED_MASK_FILE):
                 with claim_stage(folder, wait=True):
-                    self.keep_signed_mask(level, extract_signed_mask(*self.read(level.stage), self.blueprint.signed))
+                    self._save_signed_mask(level, *self.read(level.stage))
 
     def signed_mask(self, source: str) -> SignedMask:
         """That of a level of this run, by its folder's name, or of another run's file."""
@@ -198,10 +204,11 @@ class Run:
             return extract_signed_mask(state, masks, self.blueprint.signed)
         return load_subnetwork(Path(source), self.blueprint).signed_mask
 
-    def result(self, stage: Level | FinalTraining, measured: dict) -> dict:
-        """What is recorded of a finished stage: which network of which run it is, what was measured, and on what."""
-        seed = self.settings["seed"]
-        return {
+    def keep(self, stage: Level | FinalTraining, state: State, masks: Masks, initial: State, measured: dict) -> None:
+        """Keep a finished stage: which network of which run it is, what was measured, and on what. Its network is
+        written last: a stage that has one is finished."""
+        folder, seed = self.folder / stage.stage, self.settings["seed"]
+        result = {
             **{key: self.settings[key] for key in ("dataset", "arch", "method")},
             "kind": "level" if isinstance(stage, Level) else "final",
             **{"start": None, "level": None, "seed": seed, "init_seed": seed, "order_seed": seed},
@@ -209,15 +216,14 @@ class Run:
             **measured,
             **self.made_with,
         }
-
-    def keep(self, stage: Level | FinalTraining, state: State, masks: Masks, initial: State, result: dict) -> None:
-        """Keep a finished stage. Its network is written last: a stage that has one is finished."""
-        folder = self.folder / stage.stage
+        if isinstance(stage, Level):
+            self._save_signed_mask(stage, state, masks)
         write_json(folder / RESULT_FILE, result)
         self._save(folder / NETWORK_FILE, state, masks, initial, result)
         discard_unfinished(folder)
 
-    def keep_signed_mask(self, level: Level, signed_mask: SignedMask) -> None:
+    def _save_signed_mask(self, level: Level, state: State, masks: Masks) -> None:
+        signed_mask = extract_signed_mask(state, masks, self.blueprint.signed)
         path = self.folder / level.stage / SIGNED_MASK_FILE
         save_signed_mask(path, signed_mask, self.blueprint.arch, self.blueprint.dataset)
 

@@ -41,14 +41,14 @@ class StageScalars:
             self.writer.add_scalar(tag, row[key], self.first_step + row["epoch"])
 
 
-def add_level_scalars(folder: Path, stage: str, result: dict) -> None:
+def add_level_scalars(folder: Path, stage: str, level: int, measured: dict) -> None:
     """Write the sign statistics and survivors of one level, with the level's number as the step."""
     with StageScalars(folder, f"{stage}.statistics", 0, []) as scalars:
         for key in ("remaining_ratio", "signs_flipped_since_last_level", "signs_flipped_since_initialization"):
-            scalars.writer.add_scalar(f"level/{key}", result[key], result["level"])
-        scalars.writer.add_scalar("level/test_accuracy", result["test_accuracy"], result["level"])
-        for name, count in result["survivors"].items():
-            scalars.writer.add_scalar(f"survivors/{name}", count, result["level"])
+            scalars.writer.add_scalar(f"level/{key}", measured[key], level)
+        scalars.writer.add_scalar("level/test_accuracy", measured["test_accuracy"], level)
+        for name, count in measured["survivors"].items():
+            scalars.writer.add_scalar(f"survivors/{name}", count, level)
 
 
 def group_scalars(runs: Mapping[Path, str], folder: Path) -> None:

@@ -4,9 +4,8 @@ AWS trains under a random α, so the running statistics that it leaves belong to
 have none of their own. Both need one pass over the training set.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,6 @@ from utils.training.distributed import sum_over_processes, world_size
 
 # The layers that drop activations, and the name of the probability.
 DROPPING_LAYERS = {nn.modules.dropout._DropoutNd: "p", StochasticDepth: "p", nn.MultiheadAttention: "dropout"}
-
-
-def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Set the running statistics of every batch norm to their average over ``batches``, without dropout and stochastic
-    depth. A network without batch norm is left as it is, and no batch is read."""
-    statistics = AveragedStatistics(network)
-    statistics.estimate(batches, lambda images, _: statistics.see(images))
 
 
 @torch.no_grad()
@@ -46,7 +38,7 @@ def deciding_processes(blueprint: Blueprint) -> dict:
     if world_size() == 1:
         return {}
     network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu"))
-    drops = any(getattr(layer, name) > 0 for layer, name, _ in _dropping_nothing(network))
+    drops = any(probability > 0 for _, probability in _dropping_layers(network))
     return {"processes": world_size()} if drops or AveragedStatistics(network).layers else {}
 
 
@@ -92,46 +84,35 @@ class AveragedStatistics:
     def gathering(self) -> Iterator[None]:
         """Within, the network is in training mode and ``add`` follows every batch; at the end its batch norms hold the
         average."""
-        self.start()
-        only_this_batch = [(layer, "momentum", 1.0) for layer in self.layers]
-        with torch.no_grad(), _attributes([*_dropping_nothing(self.network), *only_this_batch]):
-            self.network.train()
-            yield
-            sum_over_processes([*self.sums, self.batches])
-            sum_over_processes([layer.num_batches_tracked for layer in self.layers])
-            if self.sums:
-                torch._foreach_copy_(self.of_batch, torch._foreach_div(self.sums, self.batches))
-
-    def start(self) -> None:
-        """Forget every batch."""
+        momenta = [layer.momentum for layer in self.layers]
+        torch._foreach_zero_([*self.sums, self.batches])
+        self.network.train()
+        for layer, _ in _dropping_layers(self.network):
+            layer.eval()
         for layer in self.layers:
             layer.reset_running_stats()
-        torch._foreach_zero_([*self.sums, self.batches])
+            layer.momentum = 1.0  # only this batch
+        try:
+            with torch.no_grad():
+                yield
+                sum_over_processes([*self.sums, self.batches])
+                sum_over_processes([layer.num_batches_tracked for layer in self.layers])
+                torch._foreach_copy_(self.of_batch, torch._foreach_div(self.sums, self.batches))
+        finally:
+            for layer, momentum in zip(self.layers, momenta, strict=True):
+                layer.momentum = momentum
 
     def add(self) -> None:
         """Count the batch that the network has just seen."""
-        if self.sums:
-            torch._foreach_add_(self.sums, self.of_batch)
+        torch._foreach_add_(self.sums, self.of_batch)
         self.batches += 1
 
 
-def _dropping_nothing(network: nn.Module) -> list[tuple[nn.Module, str, float]]:
+def _dropping_layers(network: nn.Module) -> list[tuple[nn.Module, float]]:
+    """Each with its probability."""
     return [
-        (layer, name, 0.0)
+        (layer, getattr(layer, name))
         for layer in network.modules()
         for kind, name in DROPPING_LAYERS.items()
         if isinstance(layer, kind)
     ]
-
-
-@contextmanager
-def _attributes(values: Sequence[tuple[nn.Module, str, Any]]) -> Iterator[None]:
-    """The layers' attributes have these values within."""
-    before = [(layer, name, getattr(layer, name)) for layer, name, _ in values]
-    for layer, name, value in values:
-        setattr(layer, name, value)
-    try:
-        yield
-    finally:
-        for layer, name, value in before:
-            setattr(layer, name, value)

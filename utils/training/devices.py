@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.errors import UserError
-from utils.training.distributed import local_rank, world_size
+from utils.training.distributed import world_size
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -45,7 +45,7 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
         return device
     if device.index is not None and world_size() > 1:
         raise UserError(f"--device {name}: each of torchrun's processes has its own GPU; choose cuda")
-    device = torch.device("cuda", device.index or local_rank())
+    device = torch.device("cuda", device.index or torch.distributed.get_node_local_rank(0))
     if device.index >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     torch.cuda.set_device(device)

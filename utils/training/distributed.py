@@ -92,11 +92,6 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def local_rank() -> int:
-    """This process's number on its machine, which is also that of its GPU."""
-    return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
-
-
 def own_part() -> Part:
     """This process's part of every batch."""
     return Part(rank(), world_size())
@@ -111,7 +106,7 @@ def own_workers(workers: int | None) -> int | None:
 
 @contextmanager
 def _noticing_lost_processes(device: str = "cpu") -> Iterator[None]:
-    """Of NCCL's errors on GPUs, most have other reasons."""
+    """Within, an error of gloo's means that another process was lost. Of NCCL's, most have other reasons."""
     try:
         yield
     except RuntimeError as error:  # the only type that gloo has

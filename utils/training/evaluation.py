@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from data.dataset import Dataset
 from utils.method.network import Blueprint, State
-from utils.method.pruning import Masks, attention_apart, remaining_ratio, remaining_ratio_of_all
+from utils.method.pruning import Masks, attention_apart, remaining_ratio, remaining_ratio_of_all, survivors
 from utils.method.signed_mask import count_sign_flips
-from utils.method.step import Batches, TrainingError, TrainStep, count_correct
+from utils.method.step import Batches, DivergedError, TrainingError, TrainStep, count_correct
 from utils.training.distributed import gather, sum_over_processes, world_size
 from utils.training.optimization import Recipe
 
@@ -44,14 +44,11 @@ class Tally:
         self.correct += correct
         self.images += images
 
-    def add_outputs(self, outputs: Tensor, labels: Tensor) -> None:
-        self.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
-
     def numbers(self) -> dict[str, float]:
         return {"loss": self.loss.item(), "correct": self.correct.item(), "images": self.images}
 
     def evaluation(self, which: str = "test") -> Evaluation:
-        """Of all processes. Raises TrainingError if the loss is not finite."""
+        """Of all processes. Raises DivergedError if the loss is not finite."""
         sums = torch.stack([self.loss, self.correct.double()])
         sum_over_processes([sums])
         loss, correct = sums.tolist()
@@ -60,9 +57,9 @@ class Tally:
 
 
 def check_finite(loss: float, which: str) -> None:
-    """Raises TrainingError."""
+    """Raises DivergedError."""
     if not math.isfinite(loss):
-        raise TrainingError(f"the {which} loss is no longer finite")
+        raise DivergedError(f"the {which} loss is no longer finite")
 
 
 def train_one_epoch(
@@ -74,8 +71,7 @@ def train_one_epoch(
     tally: Tally | None = None,
 ) -> Evaluation:
     """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
-    were trained on, in all processes. ``tally`` has what was trained on before, if these batches are the rest of an
-    epoch.
+    were trained on, in all processes. ``tally`` continues an epoch that had begun.
 
     Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
     """
@@ -100,7 +96,8 @@ def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], T
     predict = predict or network
     tally = Tally(next(network.parameters()).device)
     for images, labels in batches:
-        tally.add_outputs(predict(images), labels)
+        outputs = predict(images)
+        tally.add(F.cross_entropy(outputs, labels), count_correct(outputs, labels), len(labels))
     tally.images = sum(gather(tally.images))
     return tally.evaluation()
 
@@ -128,9 +125,7 @@ def smallest_forward_pass(images: int, recipe: Recipe) -> int:
     return min(part % recipe.forward_size or recipe.forward_size for part in parts)
 
 
-def describe_network(
-    network: nn.Module, masks: Masks, blueprint: Blueprint, test: Evaluation, rows: Sequence[dict]
-) -> dict:
+def describe_network(masks: Masks, blueprint: Blueprint, test: Evaluation, rows: Sequence[dict]) -> dict:
     """What is kept of every finished network; ``rows`` are its training's metrics. Accuracies and errors in %.
 
     Ratios are over the prunable weights, over those and the classifier's (as Gem-Miner counts), over all parameters.
@@ -140,7 +135,7 @@ def describe_network(
         "epochs": len(rows),
         "remaining_ratio": remaining_ratio({name: masks[name] for name in blueprint.prunable}),
         "remaining_ratio_with_classifier": remaining_ratio(unpruned | masks),
-        "remaining_ratio_of_all": remaining_ratio_of_all(network, masks),
+        "remaining_ratio_of_all": remaining_ratio_of_all(blueprint.count(blueprint.learnable), masks),
         "test_accuracy": test.accuracy,
         "test_error": test.error,
         "test_loss": test.loss,
@@ -152,13 +147,16 @@ def describe_network(
 def sign_statistics(trained: State, previous: State, initial: State, masks: Masks) -> dict:
     """Signs flipped since the last level and since initialization, as shares of the surviving weights, and the
     survivors of each layer, attention's Q, K and V apart."""
-    survivors = {name: int(mask.sum()) for name, mask in attention_apart(masks).items()}
-    total = sum(survivors.values())
     return {
-        "signs_flipped_since_last_level": count_sign_flips(trained, previous, masks) / total,
-        "signs_flipped_since_initialization": count_sign_flips(trained, initial, masks) / total,
-        "survivors": survivors,
+        "signs_flipped_since_last_level": flipped_share(trained, previous, masks),
+        "signs_flipped_since_initialization": flipped_share(trained, initial, masks),
+        "survivors": {name: int(mask.sum()) for name, mask in attention_apart(masks).items()},
     }
+
+
+def flipped_share(trained: State, reference: State, masks: Masks) -> float:
+    """Of the surviving weights, those whose sign differs."""
+    return count_sign_flips(trained, reference, masks) / survivors(masks)
 
 
 def describe_level(title: str, result: dict) -> str:

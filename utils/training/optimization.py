@@ -38,18 +38,9 @@ class Recipe:
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Fresh, with weight decay on every trained parameter, including normalization and biases; its rate is still to be
     set. Adam adds the decay to the gradient (L2), as torch's and the paper's do; AdamW takes it off the weights."""
-    if recipe.optimizer == "sgd":
-        return sgd(network, 0.0, recipe.momentum, recipe.weight_decay)
-    return OPTIMIZERS[recipe.optimizer](_to_train(network), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
-
-
-def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with weight decay on every trained parameter, including normalization and biases; with fresh momentum."""
-    return torch.optim.SGD(_to_train(network), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
-
-
-def _to_train(network: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    momentum = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
+    return OPTIMIZERS[recipe.optimizer](trained, lr=0.0, weight_decay=recipe.weight_decay, fused=True, **momentum)
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

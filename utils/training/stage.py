@@ -12,12 +12,12 @@ from torch import Tensor
 from data.batches import count_batches, draw_epoch
 from utils.files import FileError, load, naming_damage, save, write_csv
 from utils.method.network import State, plain_state
-from utils.method.norm_interpolation import draw_alphas
-from utils.method.step import TrainingError
+from utils.method.norm_interpolation import draw_alphas, layers_of
+from utils.method.step import DivergedError, TrainingError
 from utils.runs.progress import JobProgress
 from utils.runs.run import METRICS_FILE, UNFINISHED_FILE
 from utils.runs.tensorboard import TAGS, StageScalars
-from utils.seeding import derive_seed, generator_states, restore_generators, seed_global_generators
+from utils.seeding import derive_seed, generator_states, restore_generators
 from utils.training.batch_statistics import average_running_statistics
 from utils.training.distributed import from_main_process, gather, is_main_process, rank, world_size
 from utils.training.evaluation import Tally, check_finite, train_one_epoch
@@ -41,7 +41,7 @@ class Stage:
     first_step: int = 0  # the epoch at which TensorBoard shows this stage's first one
     alpha_range: Sequence[float] = ORDINARY
     test_every: int = 1  # epochs; the last one is always tested
-    alpha_layers: int | None = None  # how many layers have an α of their own; None: one for all
+    alpha_per_layer: bool | None = None  # whether every normalization layer has an α of its own
     ramp_epochs: int = 0  # in which the learning rate rises from 0
 
 
@@ -122,16 +122,16 @@ def train_stage(
 ) -> list[dict]:
     """Train what ``trainer`` holds, one epoch for each of the stage's rates, from where an interrupted process was.
 
-    Returns one row of metrics an epoch; ``metrics.csv`` and TensorBoard have each of them once. ``after_epoch`` is
-    called with the number of epochs done, before that state may be saved. Raises TrainingError; finished work stays.
-    Of several processes, only the main one writes.
+    Returns one row of metrics an epoch; ``metrics.csv`` and TensorBoard have each of them once. The trainer's
+    ``after_epoch`` and this one are called with the number of epochs done, before that state may be saved. Raises
+    TrainingError; finished work stays. Of several processes, only the main one writes.
     """
     rows, begun = _resume(trainer, stage, progress)
     if len(set(gather((len(rows), begun and begun["tally"]["images"])))) > 1:
         raise TrainingError(f"{stage.folder} is not the same on every machine: choose a --runs-dir that all share")
     saver, main = Saver(trainer, stage, rows, checkpoint_seconds), is_main_process()
     with StageScalars(stage.scalars, stage.folder.name, stage.first_step, rows) if main else nullcontext() as scalars:
-        progress.skip(len(rows))
+        progress.skip(len(rows) * progress.images_per_epoch)
         for epoch in range(len(rows), len(stage.rates)):
             title = f"{stage.title}, epoch {epoch + 1}/{len(stage.rates)}"
             progress.title(title)
@@ -142,6 +142,7 @@ def train_stage(
                 write_csv(stage.folder / METRICS_FILE, rows)
                 scalars.add(row)
             progress.epoch(title, row)
+            trainer.after_epoch(epoch + 1)
             after_epoch(epoch + 1)
             if epoch + 1 < len(stage.rates):
                 saver.save_if_due()
@@ -156,7 +157,7 @@ def _train_epoch(stage: Stage, epoch: Epoch, progress: JobProgress, saver: Saver
         if epoch.tally.images < images:  # a whole epoch is saved with its row
             saver.save_if_due(epoch)
 
-    progress.skip_images(epoch.tally.images)
+    progress.skip(epoch.tally.images)
     batches, alphas = _draw_rest(stage, epoch)
     try:
         train = train_one_epoch(trainer.network, trainer.step, batches, alphas, after_step, epoch.tally)
@@ -164,8 +165,8 @@ def _train_epoch(stage: Stage, epoch: Epoch, progress: JobProgress, saver: Saver
         seconds, waited = epoch.seconds, epoch.waited
         tested = number % stage.test_every == 0 or number == len(stage.rates)
         test = trainer.evaluate(roughly=True) if tested else None
-    except TrainingError as error:
-        raise TrainingError(
+    except DivergedError as error:
+        raise DivergedError(
             f"{stage.title}, epoch {number}: {error}; everything finished before is kept in {stage.folder.parent}; "
             f"try a lower learning rate than {max(stage.rates)} (--lr, --search-lr) with another --name"
         ) from error
@@ -189,11 +190,12 @@ def _draw_rest(stage: Stage, epoch: Epoch) -> tuple[Iterator, Tensor]:
     purposes = ("network", "batches", "alpha")
     seeds = {what: derive_seed(stage.seed, stage.purpose, epoch.number, what) for what in purposes}
     # Each process drops activations of its own.
-    seed_global_generators(derive_seed(seeds["network"], rank()) if rank() else seeds["network"])
+    torch.manual_seed(derive_seed(seeds["network"], rank()) if rank() else seeds["network"])
     restore_generators(epoch.generators)
     batches = draw_epoch(trainer.dataset, batch_size, seeds["batches"], done)
     steps = count_batches(len(epoch.images), batch_size)
-    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], stage.alpha_layers).to(trainer.device)
+    layers = len(layers_of(trainer.initial_norms)) if stage.alpha_per_layer else None
+    alphas = draw_alphas(steps, stage.alpha_range, seeds["alpha"], layers).to(trainer.device)
     rates = ramp(stage.rates[epoch.number], epoch.number, steps, stage.ramp_epochs)
     return _each_at_its_rate(batches, trainer.optimizer, rates[done:]), alphas[done:]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data.batches import draw_epoch, evaluation_batches, make_batch
 from data.dataset import Dataset
-from utils.method.gem_miner import GemMiner, make_search_step
+from utils.method.gem_miner import GemMiner, freezes_after, make_search_step
 from utils.method.network import Blueprint, State
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.pruning import Masks, apply_masks
@@ -39,13 +39,19 @@ from utils.training.optimization import Recipe, make_optimizer, restore_optimize
 class Trainer:
     """``step(chosen, drawn, alpha)`` trains on a batch that ``data.batches.draw_epoch`` drew; ``predict`` gives the
     network's outputs for evaluations, and ``predict_roughly`` in TF32 if training is no float32 either. Images are in
-    the memory order ``layout``; ``dataset`` is on the device that trains."""
+    the memory order ``layout``; ``dataset`` is on the device that trains. ``masked``: the weights that a stage may
+    mask; ``holding``: the parameters whose signs it may hold."""
 
-    def __init__(self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed):
+    def __init__(
+        self, network: nn.Module, dataset: Dataset, recipe: Recipe, speed: Speed, masked: Iterable[str] = (),
+        holding: Iterable[str] = (),
+    ):  # fmt: skip
         self.dataset, self.recipe, self.device = dataset, recipe, dataset.device
-        self.held_signs: dict[str, Tensor] = {}
         self.layout = choose_layout(network, speed, self.device)
         self.network = network.to(memory_format=self.layout)
+        # The stages fill these in.
+        self.masks, self.initial_norms = masks_to_fill(network, masked), initial_normalization(network)
+        self.held_signs = {name: torch.zeros_like(network.get_parameter(name)).detach() for name in holding}
         self.optimizer = make_optimizer(network, recipe)  # every stage sets its own rate
         step_on_batch = self._make_step(
             partial(accelerate, speed=speed, device=self.device, batch_size=recipe.forward_size)
@@ -75,10 +81,6 @@ class Trainer:
         return self.network
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        raise NotImplementedError
-
-    def _make_train_step(self, accelerate: Accelerate) -> TrainStep:
-        """With masks, ψ_init and held signs that the stages fill in."""
         recipe = self.recipe
         return make_train_step(
             self.network, self.optimizer, self.masks, self.initial_norms, accelerate,
@@ -94,17 +96,10 @@ class SubnetworkTrainer(Trainer):
         self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed, trained: Collection[str],
         holding: Collection[str] = (),
     ):  # fmt: skip
-        self.blueprint, self.holding = blueprint, holding
-        super().__init__(network_to_train(blueprint, trained, dataset.device), dataset, recipe, speed)
+        network, masked = network_to_train(blueprint, trained, dataset.device), blueprint.scored  # by any method
+        super().__init__(network, dataset, recipe, speed, masked, holding)
         self.statistics = AveragedStatistics(self.network)
         self.gather = captured(self._gather, self.memory, partial(restoring, self.statistics.changed))
-
-    def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        self.masks = masks_to_fill(self.network, self.blueprint.scored)  # every weight that any method prunes
-        self.initial_norms = initial_normalization(self.network)
-        held = {name: self.network.get_parameter(name) for name in self.holding}
-        self.held_signs = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in held.items()}
-        return self._make_train_step(accelerate)
 
     @torch.no_grad()
     def begin(
@@ -142,13 +137,9 @@ class SignInTrainer(Trainer):
         reset_epochs: int,
     ):  # fmt: skip
         self.reset_epochs = reset_epochs
-        network = network_to_train(blueprint, trained, dataset.device)
-        super().__init__(SignIn(network, blueprint.scored), dataset, recipe, speed)
-
-    def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        self.masks = masks_to_fill(self.network, [f"w.{index}" for index in range(len(self.network.names))])
-        self.initial_norms = initial_normalization(self.network)  # α is always 1
-        return self._make_train_step(accelerate)
+        network = SignIn(network_to_train(blueprint, trained, dataset.device), blueprint.scored)
+        masked = [f"w.{index}" for index in range(len(blueprint.scored))]
+        super().__init__(network, dataset, recipe, speed, masked)
 
     @torch.no_grad()
     def begin(self, state: Mapping[str, Tensor], masks: Masks) -> None:
@@ -187,20 +178,25 @@ def masks_to_fill(network: nn.Module, names: Iterable[str]) -> Masks:
 
 
 class SearchTrainer(Trainer):
-    """Gem-Miner's search over the weights of one initialization."""
+    """Gem-Miner's search over the weights of one initialization, by SGD with the momentum and the batches of
+    ``recipe``."""
 
     def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed):
-        self.penalty = torch.zeros((), device=dataset.device)
+        self.freeze_rate, self.penalty = 0.0, torch.zeros((), device=dataset.device)
         miner = GemMiner(blueprint.build(blueprint.initialize(0), {}, dataset.device), blueprint.scored)
-        super().__init__(miner, dataset, recipe, speed)
+        super().__init__(miner, dataset, Recipe(recipe.batch_size, recipe.momentum, weight_decay=0.0), speed)
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
-        step = make_search_step(self.network, self.optimizer, self.penalty, accelerate)
-        return lambda images, labels, alpha, in_all: step(images, labels, alpha)  # one process has every image
+        return make_search_step(self.network, self.optimizer, self.penalty, accelerate)
 
-    def begin(self, state: State, seed: int, penalty: float) -> None:
-        """Fill in w0 and λ, and draw new scores from ``seed``, with a fresh optimizer."""
+    def begin(self, state: State, seed: int, penalty: float, freeze_rate: float) -> None:
+        """Fill in w0, λ and ρ, and draw new scores from ``seed``, with a fresh optimizer."""
+        self.freeze_rate = freeze_rate
         self.penalty.fill_(penalty)
         self.network.network.load_state_dict(state)
         self.network.start(seed)
         restore_optimizer(self.optimizer)
+
+    def after_epoch(self, epochs_done: int) -> None:
+        if freezes_after(epochs_done):
+            self.network.freeze_smallest(self.freeze_rate)
