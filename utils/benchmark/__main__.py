@@ -51,7 +51,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="training images, at least a batch (default: the data set's number on CUDA, 512 on the CPU)")  # fmt: skip
     add("--rounds", type=POSITIVE, default=7, help="n: how often the arms alternate")
     add("--steps", type=POSITIVE, help="steps of an arm in a round (default: 100 on CUDA, 1 on the CPU)")
-    add("--workers", type=COUNT, default=min(4, os.cpu_count() or 1), help="processes of the plain arm's data loader")
+    add("--workers", type=COUNT, default=min(4, len(os.sched_getaffinity(0))),
+        help="processes of the plain arm's data loader")  # fmt: skip
     add("--share", type=POSITIVE, nargs="+", metavar="N", help="instead: N trainings of the fastest arm at once")
     add("--positions", action="store_true", help="instead: positions of error barriers")
     add("--input", type=Path, nargs="?", const=GENERATED, metavar="FOLDER",

@@ -45,7 +45,7 @@ def train_for_a_while(
 ) -> None:
     """One process: gives its start-up seconds, and its images a second from when all processes are ready."""
     if "OMP_NUM_THREADS" not in os.environ:  # the processor's threads are shared out, as in script/run_commands.sh
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
     device = choose_device(str(workload.device))
     warm_up, burst = (50, 20) if device.type == "cuda" else (1, 1)  # the host waits only after a burst
     random_dataset(workload.size, workload.images)  # made before the clock starts
