@@ -1,6 +1,7 @@
 """The programs run as a user runs them, and what they leave, made up or compared."""
 
 import csv
+import json
 import os
 import resource
 import subprocess
@@ -16,12 +17,14 @@ import torch
 import main
 from utils.files import write_json
 from utils.flags import parse_arguments
-from utils.method.network import State
+from utils.method.network import Blueprint, State
 from utils.runs.records import NETWORK_FILE, RESULT_FILE
 from utils.runs.run import FinalTraining
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PROJECT = Path(__file__).parent.parent
+THOROUGH = os.environ.get("THOROUGH") == "1"  # minutes instead of seconds
+BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
 
 # A whole job in a second or two: 100 real images, one epoch of warm-up, two levels.
 TINY_JOB = (
@@ -60,6 +63,44 @@ def output_of(*arguments, **options) -> str:
 def with_this_python() -> str:
     """A PATH on which ``python`` and ``python3`` are the ones that run the tests."""
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def executable(path: Path, text: str) -> Path:
+    """A script of this text, which begins with its interpreter."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+RECORDER = """#!{python} -IS
+import json, sys
+asked = sys.argv[1:]
+if "--plan" in asked:
+    place = asked.index("--plan") + 1
+    with open(asked[place]) as plan, open("{folder}/plan", "w") as copy:
+        copy.write(plan.read())
+    asked[place] = "{folder}/plan"
+with open("{folder}/recorded", "a") as file:
+    print(json.dumps(asked), file=file)
+"""
+
+
+def recorded(folder: Path, *arguments, **options) -> list[list[str]]:
+    """Run a command whose Python only notes in ``folder`` what it is asked for, with a copy of a plan that it is given;
+    returns the argument lists."""
+    recorder = executable(folder / "python", RECORDER.format(python=sys.executable, folder=folder))
+    (folder / "recorded").write_text("")
+    options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    output_of(*arguments, **options)
+    asked = [json.loads(line) for line in (folder / "recorded").read_text().splitlines()]
+    return [arguments[arguments.index("-m") + 1 if "-m" in arguments[:2] else 0 :] for arguments in asked]
+
+
+def save_fresh_network(path: Path, blueprint: Blueprint = BLUEPRINT, **about: object) -> None:
+    """A network of seed 0 of which nothing is pruned."""
+    state = blueprint.initialize(0)
+    norms = {name: state[name] for name in blueprint.norms}
+    blueprint.save_network(path, state, blueprint.dense_masks(), norms, **{"settings": {}, "result": None} | about)
 
 
 def finish(stage: Path, **result: object) -> None:

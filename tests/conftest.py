@@ -11,7 +11,9 @@ import sys
 import pytest
 import torch
 
-from tests.commands import run_in_process
+from data import preprocess_tiny_imagenet
+from tests.commands import PROJECT, output_of, run_in_process
+from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
 
 
 @pytest.fixture
@@ -40,6 +42,21 @@ def finished_run(request, tmp_path_factory):
 def copy_of_run(finished_run, tmp_path):
     """The same, to be changed; it lies in ``tmp_path``."""
     return shutil.copytree(finished_run, tmp_path / finished_run.name)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of what git would clone, with small data sets in the official formats where a user puts them."""
+    copy = tmp_path_factory.mktemp("clone")
+    for name in output_of("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT).splitlines():
+        if (PROJECT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, copy / name)
+    write_cifar100(copy / "data")
+    write_fashion_mnist(copy / "data")
+    write_tiny_imagenet(copy / "data" / "tiny-imagenet-200.zip")
+    preprocess_tiny_imagenet.prepare(copy / "data", None)
+    return copy
 
 
 @pytest.fixture

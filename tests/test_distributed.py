@@ -27,6 +27,7 @@ from tests.commands import (
     assert_equal_states,
     assert_refused,
     assert_same_networks,
+    executable,
     networks,
     output_of,
     run_in_process,
@@ -317,8 +318,7 @@ def test_an_error_is_said_once(flags, expected, tmp_path):
 def test_a_job_on_several_nodes(tmp_path):
     """srun's stand-in shows what runs on each node: a launcher, with the nodes' meeting point in TORCHRUN."""
     for name, does in {"scontrol": "printf 'n17\\nn18\\n'", "srun": 'echo "$TORCHRUN | $*"'}.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
-        (tmp_path / name).chmod(0o755)
+        executable(tmp_path / name, f"#!/bin/bash\n{does}\n")
     slurm = {"SLURM_JOB_ID": "34567", "SLURM_JOB_NODELIST": "n[17-18]", "SLURM_NNODES": "2"}
     slurm |= {"SLURM_SUBMIT_DIR": str(PROJECT), "PATH": f"{tmp_path}:{with_this_python()}"}
     shutil.copy(PROJECT / "script" / "slurm_nodes.sh", tmp_path / "slurm_script")  # as Slurm does

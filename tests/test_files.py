@@ -4,20 +4,16 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from tests.commands import files_limited_to
+from tests.commands import BLUEPRINT, files_limited_to, save_fresh_network
 from utils.files import FileError, load, read_json, save, write, write_csv, write_json
-from utils.method.network import Blueprint, load_network, plain_state
-
-BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
+from utils.method.network import load_network, plain_state
 
 
 @pytest.fixture
 def network_file(tmp_path):
     path = tmp_path / "level_01" / "network.pt"
     path.parent.mkdir()
-    state = BLUEPRINT.initialize(0)
-    norms = {name: state[name] for name in BLUEPRINT.norms}
-    BLUEPRINT.save_network(path, state, BLUEPRINT.dense_masks(), norms, settings={}, result={"test_error": 5.0})
+    save_fresh_network(path, result={"test_error": 5.0})
     return path
 
 

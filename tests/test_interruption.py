@@ -10,10 +10,9 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.commands import PROJECT, TINY_JOB, assert_same_networks, read_csv, run_in_process
+from tests.commands import PROJECT, THOROUGH, TINY_JOB, assert_same_networks, read_csv, run_in_process
 
 JOB = "--method aws --levels 1 --train-images-per-class 4 --checkpoint-seconds 0 --start signs".split()
-THOROUGH = os.environ.get("THOROUGH") == "1"  # minutes instead of seconds
 KILLS = 20 if THOROUGH else 2
 
 

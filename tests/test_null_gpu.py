@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import PROJECT, command, output_of
+from tests.commands import PROJECT, THOROUGH, command, output_of
 from utils.benchmark.__main__ import PAPER_NETWORKS
 
 pytestmark = pytest.mark.slow
 SOURCES = PROJECT / "tests" / "null_gpu"
 # Kernels of a training step at batch 128, at most.
 KERNELS = {"resnet20": 310, "mobilenetv2": 800, "shufflenet": 640, "efficientnet": 1000, "resnet50": 800}
-THOROUGH = pytest.mark.skipif(os.environ.get("THOROUGH") != "1", reason="compiles for minutes; THOROUGH=1 does it")
+SLOWEST = pytest.mark.skipif(not THOROUGH, reason="compiles for minutes; THOROUGH=1 does it")
 
 
 def cuda_headers() -> Path | None:
@@ -46,8 +46,8 @@ def null_gpu(tmp_path_factory) -> Path:
     ("arch", "size"),
     [
         ("resnet20", 32),
-        *(pytest.param(arch, 32, marks=THOROUGH) for arch in PAPER_NETWORKS),
-        pytest.param("resnet50", 64, marks=THOROUGH),
+        *(pytest.param(arch, 32, marks=SLOWEST) for arch in PAPER_NETWORKS),
+        pytest.param("resnet50", 64, marks=SLOWEST),
     ],
 )
 def test_training_on_the_null_gpu(arch, size, null_gpu):

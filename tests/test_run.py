@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.commands import finish
+from tests.commands import BLUEPRINT, finish
 from utils.errors import UserError
 from utils.files import save, write_json
-from utils.method.network import Blueprint
 from utils.runs.progress import JobProgress
 from utils.runs.records import NETWORK_FILE, RESULT_FILE, Record, Records
 from utils.runs.run import FinalTraining, Level, Run, StageInUse, claim_stage, open_run_folder, project_commit
@@ -18,7 +17,6 @@ from utils.runs.run import FinalTraining, Level, Run, StageInUse, claim_stage, o
 SETTINGS = {"lr": 0.1, "alpha_range": (0.0, 1.0), "signed_mask": None, "seed": 1}
 LEVELS = [Level(0), Level(1), Level(2)]
 FINALS = [FinalTraining("signs", 2, 2, 2), FinalTraining("mask", 2, 2, 2)]
-BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
 RESULT = {"kind": "final", "test_accuracy": 60.0, "test_error": 40.0, **asdict(FINALS[0])}
 
 

@@ -4,7 +4,6 @@ A new process takes seconds to import torch. So most scripts run with a ``python
 and the programs themselves then do that in this process.
 """
 
-import json
 import os
 import re
 import shlex
@@ -30,11 +29,12 @@ from tests.commands import (
     assert_refused,
     assert_same_networks,
     command,
+    executable,
     networks,
     output_of,
     read_csv,
+    recorded,
 )
-from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet
 from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
 from utils.flags import parse_arguments
@@ -63,30 +63,6 @@ SMALL_FIGURE = {
 PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
 PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet}
 PROGRAMS |= {"utils.benchmark": benchmark, "utils.analysis": analysis}
-RECORDER = """#!{python} -IS
-import json, sys
-asked = sys.argv[1:]
-if "--plan" in asked:
-    place = asked.index("--plan") + 1
-    with open(asked[place]) as plan, open("{folder}/plan", "w") as copy:
-        copy.write(plan.read())
-    asked[place] = "{folder}/plan"
-with open("{folder}/recorded", "a") as file:
-    print(json.dumps(asked), file=file)
-"""
-
-
-def recorded(folder, *arguments, **options):
-    """Run a command whose Python only notes in ``folder`` what it is asked for, with a copy of a plan that it is given;
-    returns the argument lists."""
-    recorder, file = folder / "python", folder / "recorded"
-    recorder.write_text(RECORDER.format(python=sys.executable, folder=folder))
-    recorder.chmod(0o755)
-    file.write_text("")
-    options |= {"PYTHON": str(recorder), "CHECKED_PYTHON": str(recorder), "PATH": f"{folder}:{os.environ['PATH']}"}
-    output_of(*arguments, **options)
-    asked = [json.loads(line) for line in file.read_text().splitlines()]
-    return [arguments[arguments.index("-m") + 1 if "-m" in arguments[:2] else 0 :] for arguments in asked]
 
 
 @pytest.fixture
@@ -111,21 +87,6 @@ def run_listed(run_here):
             run_here(*shlex.split(line)[1:])
 
     return run
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of what git would clone, with small data sets in the official formats where a user puts them."""
-    copy = tmp_path_factory.mktemp("clone")
-    for name in output_of("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT).splitlines():
-        if (PROJECT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, copy / name)
-    write_cifar100(copy / "data")
-    write_fashion_mnist(copy / "data")
-    write_tiny_imagenet(copy / "data" / "tiny-imagenet-200.zip")
-    preprocess_tiny_imagenet.prepare(copy / "data", None)
-    return copy
 
 
 # Optimizer, learning rate, weight decay, batch size; levels and epochs of final trainings.
@@ -322,9 +283,8 @@ def test_commands_over_gpus(tmp_path):
 
 def test_the_multi_process_service_lasts_as_long_as_the_command(tmp_path):
     """Its control program is one that notes what it is told."""
-    log, control = tmp_path / "told", tmp_path / "nvidia-cuda-mps-control"
-    control.write_text(f'#!/bin/bash\n(echo "$CUDA_MPS_PIPE_DIRECTORY" "$@"; [ $# -gt 0 ] || cat) >> {log}\n')
-    control.chmod(0o755)
+    log, name = tmp_path / "told", "nvidia-cuda-mps-control"
+    executable(tmp_path / name, f'#!/bin/bash\n(echo "$CUDA_MPS_PIPE_DIRECTORY" "$@"; [ $# -gt 0 ] || cat) >> {log}\n')
     script, path = PROJECT / "script" / "with_mps.sh", f"{tmp_path}:{os.environ['PATH']}"
     result = command("bash", script, "bash", "-c", f"echo $CUDA_MPS_PIPE_DIRECTORY works >> {log}; exit 3", PATH=path)
     assert result.returncode == 3
@@ -332,7 +292,7 @@ def test_the_multi_process_service_lasts_as_long_as_the_command(tmp_path):
     folder = told[0].split()[0]
     assert told == [f"{folder} -d", f"{folder} works", folder, "quit"]
     assert not Path(folder).exists()
-    if not shutil.which(control.name):
+    if not shutil.which(name):
         without = command("bash", script, "true")
         assert (without.returncode, "there is no nvidia-cuda-mps-control" in without.stderr) == (2, True)
 
@@ -483,8 +443,6 @@ def test_measuring_a_gpu_tried_on_the_cpu(tmp_path):
 )
 def test_an_unfit_machine_is_refused(script, answers, expected, tmp_path):
     shutil.copytree(PROJECT / "script", tmp_path / "script")
-    python = tmp_path / "python3"
-    python.write_text(f"#!/bin/sh\n{answers}\n")
-    python.chmod(0o755)
+    executable(tmp_path / "python3", f"#!/bin/sh\n{answers}\n")
     result = command("bash", tmp_path / "script" / script, PYTHON="python3", PATH=f"{tmp_path}:/usr/bin:/bin")
     assert_refused((result.returncode, result.stdout, result.stderr), f"{script}: error: {expected}")

@@ -7,9 +7,18 @@ from functools import partial
 import pytest
 
 import report
-from tests.commands import PROJECT, assert_refused, cells_of, finish, finish_final, output_of, read_csv, run_in_process
+from tests.commands import (
+    PROJECT,
+    assert_refused,
+    cells_of,
+    finish,
+    finish_final,
+    output_of,
+    read_csv,
+    recorded,
+    run_in_process,
+)
 from tests.fake_data import write_fashion_mnist
-from tests.test_scripts import recorded
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.results.plan import planned_run
