@@ -1,4 +1,4 @@
-"""The training step, an epoch of them, evaluation, and what a stage is told of its epochs."""
+"""The training step, an epoch of them, evaluation, and what is told of a stage's epochs."""
 
 import copy
 import platform
@@ -139,6 +139,17 @@ def test_a_stage_trains_one_epoch_for_each_of_its_rates(tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in shown] == [f"level 1/2, epoch {epoch}/3" for epoch in (1, 2, 2, 3)]
     assert progress.seconds_left() == 0
+
+
+def test_the_share_of_time_spent_waiting(capsys):
+    """Shown only if it matters."""
+    row = {"train_loss": 1.0, "train_accuracy": 50.0, "test_accuracy": None, "images_per_second": 100.0}
+    with JobProgress({"level_00": 1}, 100) as progress:
+        progress.epoch("epoch 1", row | {"waiting_share": 0.42})
+        progress.epoch("epoch 2", row | {"waiting_share": 0.02})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "42 % of the time waiting for images (more --workers?)" in first
+    assert "waiting" not in second
 
 
 ALLOCATE_AGAIN = """
