@@ -1,8 +1,6 @@
 """Optimizers, schedules, clipping, label smoothing and micro-batches, against plain loops with torch's own."""
 
 import copy
-import os
-import shlex
 from dataclasses import replace
 from functools import partial
 
@@ -13,10 +11,8 @@ from torch.func import functional_call
 
 from data.batches import training_batches
 from tests import toy_training as toy
-from tests.commands import assert_exactly_sparse, assert_same_networks, interrupt_at, run_in_process
 from tests.test_simulated_gpu import replayed_graphs  # noqa: F401
 from tests.toys import conv_batch_norm, conv_layer_norm, toy_dataset
-from utils.files import load
 from utils.flags import flags_of_settings, parse_arguments, run_settings, training_recipe
 from utils.method.norm_interpolation import initial_normalization
 from utils.method.step import make_train_step
@@ -94,6 +90,10 @@ def test_schedules_are_torch_s():
             plain.step()
             scheduler.step()
         assert ours == pytest.approx(theirs)
+    for rates in ([], [1], [1, 0.1], [1, 1, 0.1], [1, 1, 0.1, 0.01]):
+        assert decayed_rates(1.0, len(rates), (0.5, 0.75)) == pytest.approx(rates)
+    gem_miner_s = [0.01] * 80 + [0.001] * 40 + [0.0001] * 30
+    assert decayed_rates(0.01, 150, (0.5333, 0.8)) == pytest.approx(gem_miner_s)
     assert final_rates("cosine", 0.3, 12, None) == cosine_rates(0.3, 12)
     assert final_rates("step", 0.3, 12, (0.5, 0.75)) == decayed_rates(0.3, 12, (0.5, 0.75))
 
@@ -102,9 +102,7 @@ def test_a_ramp_rises_step_by_step_to_the_schedule_s_rate():
     assert ramp(0.8, epoch=0, steps=4, ramp_epochs=2) == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert ramp(0.8, epoch=1, steps=4, ramp_epochs=2) == pytest.approx([0.5, 0.6, 0.7, 0.8])
     assert ramp(0.8, epoch=2, steps=4, ramp_epochs=2) == [0.8] * 4
-    assert (
-        ramp(0.1, epoch=0, steps=3, ramp_epochs=0) == [0.1] * 3
-    )  # the very number, so that results stay what they were
+    assert ramp(0.1, epoch=0, steps=3, ramp_epochs=0) == [0.1] * 3  # the very number, as without a ramp
 
 
 def gradients(network, initial_norms, micro_batch_size, batch):
@@ -143,6 +141,7 @@ EVERYTHING = {"label_smoothing": 0.1, "clip_norm": 0.5, "micro_batch_size": 4}
 
 
 @pytest.mark.slow
+@pytest.mark.simulated_gpu
 @pytest.mark.usefixtures("replayed_graphs")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_replayed_step_is_the_readable_one_with_every_recipe(optimizer):
@@ -177,33 +176,11 @@ def test_compiled_micro_batches_follow_the_readable_step(no_code_generated):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-JOB = shlex.split(
-    "--method aws --levels 1 --train-images-per-class 4 --start signs --checkpoint-seconds 0 --optimizer adamw "
-    "--lr 0.001 --weight-decay 0.05 --clip-norm 1 --label-smoothing 0.1 --micro-batch-size 16 --final-schedule cosine "
-    "--level-ramp-epochs 2 --final-ramp-epochs 1"
-)
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
-    """To the last bit: it goes on with Adam's moments, its count of steps, and the place in schedule and ramp."""
-    expected, saved = run_in_process(tmp_path / "uninterrupted", *JOB), []
-    for write in (8, 19, 30):
-        runs = tmp_path / str(write)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt_at(write, os, "fsync", patch)
-            run_in_process(runs, *JOB)
-        saved += [load(path)["optimizer"][0].keys() for path in runs.rglob("unfinished.pt")]
-        assert_same_networks(run_in_process(runs, *JOB), expected)
-    assert saved
-    assert all(names == {"step", "exp_avg", "exp_avg_sq"} for names in saved)
-    assert "starts again" not in capsys.readouterr().out
-    assert_exactly_sparse(expected)
-
-
 def test_the_flags_make_a_recipe():
-    line = [*JOB, "--batch-size", "32", "--dataset", "digits"]
-    args = parse_arguments(line)
+    args = parse_arguments(
+        "--dataset digits --batch-size 32 --optimizer adamw --weight-decay 0.05 --clip-norm 1 --label-smoothing 0.1 "
+        "--micro-batch-size 16 --final-schedule cosine --level-ramp-epochs 2 --final-ramp-epochs 1".split()
+    )
     assert training_recipe(args) == Recipe(32, 0.9, 0.05, "adamw", 0.1, 1.0, 16)
     assert args.decays_at is None  # no part of a cosine
     assert run_settings(parse_arguments(flags_of_settings(run_settings(args)))) == run_settings(args)
