@@ -11,7 +11,7 @@ from tests.commands import BLUEPRINT, finish
 from utils.errors import UserError
 from utils.files import save, write_json
 from utils.runs.progress import JobProgress
-from utils.runs.records import NETWORK_FILE, RESULT_FILE, Record, Records
+from utils.runs.records import NETWORK_FILE, RESULT_FILE, Record
 from utils.runs.run import FinalTraining, Level, Run, StageInUse, claim_stage, open_run_folder, project_commit
 
 SETTINGS = {"lr": 0.1, "alpha_range": (0.0, 1.0), "signed_mask": None, "seed": 1}
@@ -65,17 +65,6 @@ def test_a_lost_result_is_taken_from_its_network(tmp_path):
     assert Record(tmp_path).finals == [RESULT]
 
 
-def test_other_folders_are_told_from_runs(tmp_path):
-    open_run_folder(tmp_path / "run", SETTINGS | {"dataset": "digits", "arch": "resnet20", "method": "aws"}, {})
-    (tmp_path / "other").mkdir()
-    write_json(tmp_path / "other" / "config.json", {"theme": "dark"})
-    assert [record.folder.name for record in Records().below(tmp_path)] == ["run"]
-    assert Record(tmp_path / "run").settings["lr"] == 0.1
-    for folder in ("other", "nowhere"):
-        with pytest.raises(UserError, match=f"{folder} is no run folder"):
-            Record(tmp_path / folder).settings  # noqa: B018
-
-
 @pytest.fixture
 def progress():
     return JobProgress({stage.stage: 10 for stage in (*LEVELS, *FINALS)}, images_per_epoch=100)
@@ -120,18 +109,21 @@ def test_one_process_alone_goes_through_the_levels(tmp_path, progress):
     assert [(tmp_path / level.stage / NETWORK_FILE).exists() for level in LEVELS] == [True] * 3
 
 
-def test_a_level_that_another_process_makes_is_waited_for(tmp_path, progress):
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_level_that_another_process_makes_is_waited_for(finishes, tmp_path, progress):
+    """And is made here if the other one ends before it has finished it."""
     run, begun, go_on = make_run(tmp_path, share=True), threading.Event(), threading.Event()
 
     def other_process():
         with claim_stage(tmp_path / "level_00"):
             begun.set()
             go_on.wait()
-            finish(tmp_path / "level_00")
+            if finishes:
+                finish(tmp_path / "level_00")
 
     other = threading.Thread(target=other_process)
     other.start()
     begun.wait()
     threading.Timer(0.2, go_on.set).start()
-    assert make(run, LEVELS, progress, wait=True) == ["level_01", "level_02"]
+    assert make(run, LEVELS, progress, wait=True) == ["level_00", "level_01", "level_02"][finishes:]
     other.join()

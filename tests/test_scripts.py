@@ -8,10 +8,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +22,13 @@ from data import preprocess_tiny_imagenet
 from models import build_network
 from tests.commands import (
     PROJECT,
-    TINY_JOB,
     assert_refused,
-    assert_same_networks,
     command,
     executable,
-    networks,
     output_of,
     read_csv,
     recorded,
+    with_this_python,
 )
 from utils.analysis import __main__ as analysis
 from utils.benchmark import __main__ as benchmark
@@ -58,7 +53,8 @@ SMALLER = {"main.py": SMALL, "calculate_error_barrier.py": ["--points", "2"], "u
 # The same for a figure on the digits; Gem-Miner needs six epochs.
 SMALL_FIGURE = {
     "SCALE": "small",
-    "FLAGS": "--train-images-per-class 2 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1",
+    "FLAGS": "--train-images-per-class 2 --batch-size 20 --warmup-epochs 2 --level-epochs 6 --final-epochs 1 "
+    "--test-every 6",
 }
 PROGRAMS = {Path(program.__file__).name: program for program in (main, report, calculate_error_barrier)}
 PROGRAMS |= {"preprocess_tiny_imagenet.py": preprocess_tiny_imagenet}
@@ -132,32 +128,9 @@ def test_a_launcher_s_recipe(launcher):
         assert args.pruning_schedule == ("dense" if classic else "constant")
 
 
-def test_every_launcher_is_there_and_in_the_readme():
-    paper = {f"{d}_{a}_{m}.sh" for d in ("cifar100", "tiny_imagenet") for m in ("lrr", "aws")
-             for a in ("resnet50", "mobilenetv2", "shufflenet", "efficientnet")}  # fmt: skip
-    others = {f"cifar100_{a}_{m}.sh" for a in ("vgg11_bn", "resnet32") for m in ("lrr", "aws")}
-    others |= {"cifar100_resnet32_gm.sh", "cifar100_resnet50_imp.sh", "cifar100_resnet50_wr.sh"}
-    digits = {f"digits_resnet20_{method}.sh" for method in ("lrr", "aws", "imp", "wr", "gm")}
-    digits |= {f"digits_vgg11_bn_{method}.sh" for method in ("lrr", "aws")}
-    fashion = {
-        f"fashion_mnist_{a}_{m}.sh" for a in ("resnet20", "mobilenetv2_tiny", "mlpmixer_tiny") for m in ("lrr", "aws")
-    }
-    others |= {f"{d}_{a}_{m}.sh" for d in ("cifar100", "fashion_mnist") for m in ("lrr", "aws")
-               for a in ("mlpmixer", "vit")}  # fmt: skip
-    others |= {f"imagenet_{a}_{m}.sh" for m in ("lrr", "aws") for a in ("resnet50", "mobilenetv2", "mlpmixer", "vit")}
-    assert set(LAUNCHERS) == paper | others | fashion | digits
-    assert set(re.findall(r"`((?:cifar100|tiny_imagenet|imagenet|fashion_mnist|digits)_\w+\.sh)`", README)) == set(
-        LAUNCHERS
-    )
-
-
-@pytest.mark.slow
-def test_launcher(project, tmp_path):
-    """By a Python of its own, from another folder, after a look at the packages."""
-    launcher = "tiny_imagenet_shufflenet_lrr.sh"
-    shown = output_of("bash", project / "script" / launcher, *SMALL, "--runs-dir", tmp_path)
-    assert "1 warm-up + 1 levels x 1 + 4 final trainings x 1 = 6 epochs" in shown
-    assert len(networks(tmp_path / "tiny_imagenet_shufflenet_lrr_seed1")) == 7
+def test_every_launcher_is_in_the_readme():
+    named = re.findall(r"`((?:cifar100|tiny_imagenet|imagenet|fashion_mnist|digits)_\w+\.sh)`", README)
+    assert set(named) == set(LAUNCHERS)
 
 
 def plan_of(folder, project, figure, *flags, **options):
@@ -180,16 +153,14 @@ def assert_complete(figure, project, shown):
     assert any((folder / "tensorboard").glob("*_*/*"))
 
 
-ONE_TRIAL = ("--seeds", "1", "--levels", "10")
+SECOND_LEVEL = ("--levels", "2", "--barrier-levels", "2")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "figure", ["figure2", "figure4", "figure5", "figure6", "parts", "baselines", "table1", "table2"]
-)
+@pytest.mark.parametrize("figure", ["figure4", "parts", "baselines", "table2"])
 def test_a_small_figure_from_nothing_to_the_picture(figure, project, tmp_path, run_here, run_listed):
-    """One trial at one level; the figures share what more than one needs."""
-    asked = plan_of(tmp_path, project, figure, *ONE_TRIAL, **SMALL_FIGURE)
+    """One trial at one level."""
+    asked = plan_of(tmp_path, project, figure, "--seeds", "1", *SECOND_LEVEL, **SMALL_FIGURE)
     for kind in ("runs", "barriers"):
         run_listed(*asked, "--list", kind)
     assert_complete(figure, project, run_here(*asked))
@@ -198,17 +169,37 @@ def test_a_small_figure_from_nothing_to_the_picture(figure, project, tmp_path, r
 @pytest.mark.slow
 def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
     """A training and a barrier. Called again, it trains and measures nothing."""
-    trial = ("--seeds", "2", "--levels", "10")  # of which no other test makes a part
+    trial = ("--seeds", "2", *SECOND_LEVEL)  # of which no other test makes a part
     asked = plan_of(tmp_path, project, "figure3", *trial, **SMALL_FIGURE)
     for kind, leave in (("runs", 1), ("barriers", 0)):
         run_listed(*asked, "--list", kind, leave=leave)
     script = ("bash", project / "script" / "paper" / "figure3.sh", *trial)
     shown = output_of(*script, **SMALL_FIGURE)
-    assert "11 of 12 stages are finished" in shown  # the levels are, their final training is not
+    assert "3 of 4 stages are finished" in shown  # the levels are, their final training is not
     assert_complete("figure3", project, shown)
     again = output_of(*script, **SMALL_FIGURE)
     assert shown.endswith(again)
     assert "stages are finished" not in again
+
+
+@pytest.mark.slow
+def test_what_a_figure_lacks_is_submitted_as_arrays(project, tmp_path):
+    """To a Slurm that only notes it: two prunings and six trainings, in arrays of at most three tasks, then a job that
+    draws. A task runs its line of the list."""
+    for name, does in {"scontrol": "echo MaxArraySize = 4", "sbatch": f'echo "$@" >> {tmp_path}/told; echo 7'}.items():
+        executable(tmp_path / name, f"#!/bin/bash\n{does}\n")
+    submit = "bash script/slurm.sh script/paper/figure3.sh --seeds 3 --levels 10 -- -c 1".split()
+    shown = output_of(*submit, cwd=project, **SMALL_FIGURE, PATH=f"{tmp_path}:{with_this_python()}")
+    assert "submitted 8 commands (jobs 7 7 7), then the figure (job 7)" in shown
+    told = (tmp_path / "told").read_text().splitlines()
+    assert all("--requeue --open-mode=append" in line and " -c 1 " in line for line in told)
+    assert [re.findall(r"--array=(\S+)", line) for line in told] == [["1-3"], ["1-3"], ["1-2"], []]
+    assert "--dependency=afterany:7:7:7" in told[-1]
+    (folder,) = (project / "runs" / "slurm").iterdir()
+    assert (folder / "finish.sh").read_text().rstrip().endswith("--seeds 3 --levels 10 --finish")
+    assert (folder / "commands.txt").read_text().count(" --start --share\n") == 2
+    (folder / "commands.txt").write_text("".join(f"echo {number}\n" for number in range(1, 9)))
+    assert output_of("bash", folder / "trainings_3.sh", SLURM_ARRAY_TASK_ID="2") == "5\n"
 
 
 @pytest.mark.parametrize(
@@ -218,18 +209,21 @@ def test_a_script_makes_what_its_figure_lacks(project, tmp_path, run_listed):
         # LRR's solution with a third order is the reference of all panels of barriers.
         ("figure3", ["| 72 runs ", " 936 ", " 101,280 ", "\n48 error barriers, 0 measured", "\n24 error barriers, 0"]),
         # Two final trainings a trial: dense 1; LRR 7 levels x 3 starts x 2, and another order; AWS 7 x 2 x 2, likewise.
-        (
-            "figure3 --networks cifar100_mobilenetv2 --seeds 1 --finals 2",
-            ["| 3 runs ", " 73 ", " 7,620 ", "\n4 error barriers, 0 measured: linear"],
-        ),
+        ("figure3 --networks cifar100_mobilenetv2 --seeds 1 --finals 2",
+         ["| 3 runs ", " 73 ", " 7,620 ", "\n4 error barriers, 0 measured: linear"]),
+        # 4 networks x 3 trials: dense 100; LRR 160 + 7 levels x 4 starts x 100 + another order of three starts.
+        ("figure2", ["| 24 runs ", " 40,320 "]),
         # 3 trials: dense 100; AWS 160 + 7 x 2 x 100; Gem-Miner 7 searches x 150 + 7 x 150.
         ("figure4", ["| 9 runs ", " 66 ", " 11,280 "]),
+        # The same without barriers and with 3 starts; 3 trials: dense 100; LRR 160 + 23 x 100, AWS 160 + 15 x 100.
+        ("figure5", ["| 24 runs ", " 28,320 "]),
+        ("figure6", ["| 9 runs ", " 12,660 "]),
         # 2 networks x 3 trials, each at its own levels: dense 120; 20 + 9 x 5 or 20 + 7 x 5, + 4 x 2 x 120, twice.
         ("table1", ["| 18 runs ", " 102 ", " 12,960 ", "signs, level 6 7 8 9\n", "signs, level 4 5 6 7\n"]),
         # dense 200; 20 + 10 x 5 + 4 x 2 x 200, twice.
         ("table2", ["| 9 runs ", " 51 ", " 10,620 "]),
     ],
-)
+)  # fmt: skip
 def test_a_figure_of_the_paper_is_planned_whole(asked, expected, tmp_path, run_here):
     shown = run_here(*plan_of(tmp_path, PROJECT, *asked.split()), "--dry-run")
     for text in expected:
@@ -239,11 +233,7 @@ def test_a_figure_of_the_paper_is_planned_whole(asked, expected, tmp_path, run_h
 def test_a_figure_s_flags_are_checked():
     figure = PROJECT / "script" / "paper" / "figure3.sh"
     for flags, scale, expected in (
-        (
-            ("--seed", "1"),
-            "",
-            "--seed is none of --dry-run, --list, --finish, --networks, --seeds, --finals, --levels and",
-        ),
+        (("--seed", "1"), "", "--seed is none of --dry-run, --list, --finish, --networks, --seeds, --finals, --"),
         (("--seeds",), "", "--seeds wants a value: a list in quotes"),
         (("--finals", "0"), "", '--finals "0" should be a whole number from 1, such as 3'),
         ((), "large", "SCALE=large should be small, or not set"),
@@ -295,35 +285,6 @@ def test_the_multi_process_service_lasts_as_long_as_the_command(tmp_path):
     if not shutil.which(name):
         without = command("bash", script, "true")
         assert (without.returncode, "there is no nvidia-cuda-mps-control" in without.stderr) == (2, True)
-
-
-@pytest.mark.slow
-def test_a_killed_worker_blocks_nothing(tmp_path, run_here):
-    """kill -9 while it prunes: a worker that waits for the level goes on with it, and the networks are those of an
-    undisturbed run."""
-    flags = [*TINY_JOB, "--method", "aws", "--levels", "1", "--level-epochs", "15", "--start", "subnetwork", "signs"]
-    plan = tmp_path / "plan.txt"
-    plan.write_text(shlex.join([*flags, "--runs-dir", str(tmp_path / "runs"), "--checkpoint-seconds", "0"]))
-    lines = run_here("report.py", "--plan", plan, "--list", "stages").splitlines()
-    assert len(lines) == 2  # the levels, the final trainings
-    run = tmp_path / "runs" / "digits_resnet20_aws_seed1"
-    workers = [subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL) for line in lines]
-    while not (run / "level_01" / "unfinished.pt").exists():
-        time.sleep(0.02)
-    victim = holder_of(run / "level_01" / ".lock")
-    os.kill(victim, signal.SIGKILL)
-    assert sorted((worker.wait(), worker.pid == victim) for worker in workers) == [(-9, True), (0, False)]
-    assert (run / "level_01" / "network.pt").exists()
-    for name in ("runs", "undisturbed"):
-        run_here("main.py", *flags, "--runs-dir", tmp_path / name)
-    assert_same_networks(run, tmp_path / "undisturbed" / run.name)
-
-
-def holder_of(lock: Path) -> int:
-    """The process that holds the lock; the lines of those that wait for it have an arrow."""
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    (pid,) = [fields[4] for fields in locks if fields[-3].endswith(f":{lock.stat().st_ino}") and "->" not in fields]
-    return int(pid)
 
 
 def test_every_link_of_the_readmes_leads_to_a_file():

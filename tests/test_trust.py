@@ -597,7 +597,9 @@ def test_errors_of_the_system_have_a_remedy(number, remedy):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("foreign", ["[]", '{"settings": null}', '{"settings": {"dataset": "digits"}}', "{", "\xff"])
+@pytest.mark.parametrize(
+    "foreign", ["[]", '{"theme": "dark"}', '{"settings": null}', '{"settings": {"dataset": "digits"}}', "{", "\xff"]
+)
 def test_other_folders_are_passed_over_with_a_note(foreign, copy_of_run, run_program):
     (copy_of_run.parent / "other").mkdir()
     (copy_of_run.parent / "other" / "config.json").write_bytes(foreign.encode("latin1"))
