@@ -1,13 +1,16 @@
+"""The networks by facts of their papers: counts, initialization, resolutions, and blocks by their descriptions."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models import build_network
+from models import ARCHITECTURES, build_network
 from models.efficientnet import MBConv
 from models.mobilenetv2 import InvertedResidual
 from models.shufflenet import ShuffleUnit
 from tests.toys import SMALL_ARCHS
+from utils.method.network import Blueprint
 
 # Parameters for 100 classes. The published EfficientNet-B0 has 1,088 more, which its forward pass never uses.
 PARAMETERS = {
@@ -23,19 +26,34 @@ PARAMETERS = {
     "mlpmixer": 1_143_780,
     "vit": 2_702_308,
 }
+# For ImageNet's 1000 classes; the paper gives its Mixer's 7.8 M.
+LARGE = {"resnet50_224": 25_557_032, "mobilenetv2_224": 3_504_872, "mlpmixer_224": 7_786_968, "vit_224": 21_974_632}
 TORCHVISION_S = {"resnet50"}  # its own initialization, but for the stem
 
 
 @pytest.mark.parametrize("arch", SMALL_ARCHS)
 def test_parameter_counts_and_class_scores_of_every_image_size(arch):
-    assert sum(parameter.numel() for parameter in build_network(arch, 100).parameters()) == PARAMETERS[arch]
-    for size, channels in ((8, 1), (28, 1), (32, 3), (64, 3)):
-        assert build_network(arch, 7, channels, size).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in build_network(arch, 100).parameters()) == PARAMETERS[arch]
+        for size, channels in ((8, 1), (28, 1), (32, 3), (64, 3)):
+            assert build_network(arch, 7, channels, size).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("arch", LARGE)
+def test_the_networks_for_imagenet(arch):
+    with torch.device("meta"):
+        network = build_network(arch, 1000, 3, 224)
+        assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+    assert sum(parameter.numel() for parameter in network.parameters()) == LARGE[arch]
+    assert all(module.p == 0 for module in network.modules() if isinstance(module, nn.Dropout))
+    blueprint = Blueprint(arch, "imagenet", 1000, 3, 224)
+    assert len(blueprint.classifier) == 2
+    assert set(blueprint.prunable) | set(blueprint.norms) | set(blueprint.classifier) <= set(blueprint.learnable)
 
 
 @pytest.mark.parametrize("arch", sorted(set(SMALL_ARCHS) - TORCHVISION_S))
 def test_the_initialization_is_torch_s_default(arch):
-    """Uniform between ±1/√fan_in, weights and biases: as large as they may be, and none exactly 0."""
+    """Uniform between ±1/√fan_in, weights and biases: as large as they may be."""
     torch.manual_seed(0)
     for module in build_network(arch, 100).modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -47,21 +65,17 @@ def test_the_initialization_is_torch_s_default(arch):
                 assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("arch", SMALL_ARCHS)
-def test_no_bias_outside_normalization_starts_at_0(arch):
-    """abs(0) ⊙ s has no sign."""
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_parameter_takes_part_and_every_bias_has_a_sign(arch):
+    """A weight that the forward pass never uses would keep its initial magnitude and distort a global ranking; abs(0) ⊙
+    s has no sign. The biases of the classifier of torchvision's MobileNetV2 start at 0."""
     torch.manual_seed(0)
-    for module in build_network(arch, 100).modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            assert module.bias.all()
-
-
-@pytest.mark.parametrize("arch", SMALL_ARCHS)
-def test_every_parameter_takes_part(arch):
-    """A weight that the forward pass never uses would keep its initial magnitude and distort a global ranking."""
-    torch.manual_seed(0)
-    network = build_network(arch, 10)
-    F.cross_entropy(network(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3])).backward()
+    size = 64 if arch in LARGE else 32
+    network, blueprint = build_network(arch, 10, 3, size).train(), Blueprint(arch, "toy", 10, 3, size)
+    biases = [name for name in blueprint.signed if name.endswith(".bias")]
+    signless = [name for name in biases if not network.get_parameter(name).all()]
+    assert signless == (["classifier.1.bias"] if arch == "mobilenetv2_224" else [])
+    F.cross_entropy(network(torch.randn(4, 3, size, size)), torch.arange(4)).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
 
@@ -72,7 +86,7 @@ def resolutions(network: nn.Module, size: int) -> list[int]:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             module.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[-1]))
-    network.eval()(torch.zeros(1, 3, size, size))
+    network.eval()(torch.zeros(1, 3, size, size, device="meta"))
     return [width for index, width in enumerate(widths) if index == 0 or width != widths[index - 1]]
 
 
@@ -89,7 +103,8 @@ def resolutions(network: nn.Module, size: int) -> list[int]:
     ],
 )
 def test_resolutions_of_a_32_pixel_image(arch, expected):
-    assert resolutions(build_network(arch, 10), 32) == expected
+    with torch.device("meta"):
+        assert resolutions(build_network(arch, 10), 32) == expected
 
 
 def test_efficientnet_drops_before_its_classifier_only():

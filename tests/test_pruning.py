@@ -1,6 +1,7 @@
+"""Masks by magnitude: which weights may be pruned, how many of them are, and which."""
+
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from models import ARCHITECTURES, build_network
@@ -84,7 +85,8 @@ def test_an_unknown_kind_of_weight_is_an_error(layer):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_layer_but_the_classifier_of_every_network_is_prunable(arch):
-    network, classifier = build_network(arch, classes=10), ARCHITECTURES[arch].classifier
+    with torch.device("meta"):
+        network, classifier = build_network(arch, classes=10), ARCHITECTURES[arch].classifier
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert layers[-1] == classifier
     assert pruning.prunable_names(network, classifier) == [f"{name}.weight" for name in layers[:-1]]
@@ -96,35 +98,3 @@ def test_the_ratio_of_all_counts_what_is_never_pruned():
     masks = {"conv.weight": torch.zeros(2, 1, 2, 2, dtype=torch.bool), "hidden.weight": torch.ones(2, 2).bool()}
     assert pruning.remaining_ratio(masks) == 4 / 12
     assert pruning.remaining_ratio_of_all(parameters, masks) == 18 / 26
-
-
-OPTIMIZERS = {
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
-    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.01),
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1),
-}
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_masking_after_the_step_equals_masking_in_the_forward(optimizer):
-    """The reference multiplies the mask into every forward pass, as existing implementations do."""
-    torch.manual_seed(0)
-    ours, reference = nn.Linear(6, 3), nn.Linear(6, 3)
-    reference.load_state_dict(ours.state_dict())
-    mask = torch.rand(3, 6) > 0.5
-    pruning.apply_masks([ours.weight], [mask])
-    before = ours.weight.detach().clone()
-    step_ours, step_reference = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
-    for _ in range(20):
-        inputs, labels = torch.randn(8, 6), torch.randint(0, 3, (8,))
-        step_ours.zero_grad()
-        F.cross_entropy(ours(inputs), labels).backward()
-        step_ours.step()
-        pruning.apply_masks([ours.weight], [mask])
-        step_reference.zero_grad()
-        F.cross_entropy(F.linear(inputs, reference.weight * mask, reference.bias), labels).backward()
-        step_reference.step()
-        assert torch.equal(ours.weight[~mask], torch.zeros_like(ours.weight[~mask]))
-        assert torch.equal(ours.weight[mask], reference.weight[mask])
-        assert torch.equal(ours.bias, reference.bias)
-    assert (ours.weight != before)[mask].all()  # the negative ones too
