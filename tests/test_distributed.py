@@ -1,13 +1,13 @@
 """Several processes against one: gloo on the CPU. What NCCL and a captured step do needs GPUs, and is not tested."""
 
-import copy
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
 import calculate_error_barrier
 import main
-from data.batches import draw_epoch, make_batch, training_batches
+from data.batches import draw_epoch, training_batches
 from data.part import Part
 from tests.commands import (
     PROJECT,
@@ -33,10 +32,9 @@ from tests.commands import (
     run_in_process,
     with_this_python,
 )
-from tests.toys import reestimate_batch_statistics, sgd, toy_dataset
+from tests.toys import reestimate_batch_statistics, toy_dataset
 from utils.errors import UserError
 from utils.method.network import Blueprint, plain_state
-from utils.method.pruning import apply_masks
 from utils.training.batch_statistics import average_running_statistics
 from utils.training.devices import Speed
 from utils.training.distributed import check_same_weights, own_part
@@ -74,8 +72,9 @@ def masks_of(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     return {name: torch.rand(mask.shape, generator=generator) < 0.5 for name, mask in blueprint.dense_masks().items()}
 
 
-def train(arch: str, recipe: Recipe = RECIPE) -> tuple[dict, tuple]:
-    """An epoch of five steps in however many processes there are: the weights, and training and test results."""
+def train(arch: str, recipe: Recipe = RECIPE) -> tuple[dict, tuple, dict]:
+    """An epoch of five steps in however many processes there are: the weights, training and test results, and the
+    running statistics before they are averaged."""
     blueprint = Blueprint(arch, "toy", classes=4, channels=1, image_size=8)
     trainer = SubnetworkTrainer(blueprint, DATASET.divided(own_part()), recipe, Speed(), blueprint.learnable)
     initial = blueprint.initialize(1)
@@ -83,7 +82,7 @@ def train(arch: str, recipe: Recipe = RECIPE) -> tuple[dict, tuple]:
     return train_epoch(trainer, NORM)
 
 
-def train_by_sign_in() -> tuple[dict, tuple]:
+def train_by_sign_in() -> tuple[dict, tuple, dict]:
     blueprint = Blueprint("mlpmixer", "toy", classes=4, channels=1, image_size=8)
     trainer = SignInTrainer(blueprint, DATASET.divided(own_part()), RECIPE, Speed(), blueprint.learnable, 1)
     masks = masks_of(blueprint)
@@ -91,13 +90,51 @@ def train_by_sign_in() -> tuple[dict, tuple]:
     return train_epoch(trainer, torch.tensor(1.0))
 
 
-def train_epoch(trainer: Trainer, alpha: torch.Tensor) -> tuple[dict, tuple]:
+def train_epoch(trainer: Trainer, alpha: torch.Tensor) -> tuple[dict, tuple, dict]:
     set_rate(trainer.optimizer, 0.05)
     batches = draw_epoch(trainer.dataset, 8, seed=3)
     trained = train_one_epoch(trainer.network, trainer.step, batches, alpha.expand(5), lambda images: None)
+    own = {name: buffer.double() for name, buffer in trainer.network.named_buffers()}
     average_running_statistics(trainer.network)
     tested = trainer.evaluate()
-    return plain_state(trainer.plain_network), (trained.loss, trained.accuracy, tested.loss, tested.accuracy)
+    return plain_state(trainer.plain_network), (trained.loss, trained.accuracy, tested.loss, tested.accuracy), own
+
+
+def estimate(batches: list | None = None) -> dict:
+    """A network with statistics estimated on the batches, by default on this process's parts."""
+    blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
+    network = blueprint.build(blueprint.initialize(1), {}, torch.device("cpu"))
+    reestimate_batch_statistics(network, batches or training_batches(DATASET.divided(own_part()), 8, seed=3))
+    return plain_state(network)
+
+
+def compare() -> str:
+    weights = {"w": torch.zeros(3)}
+    check_same_weights("level_01", "or not", weights)
+    with pytest.raises(UserError, match="level_01: the processes no longer have the same weights"):
+        check_same_weights("level_01", "or not", weights, {"m": torch.full((2,), float(dist.get_rank()))})
+    return "stopped"
+
+
+PLAIN = Recipe(8, momentum=0.9, weight_decay=5e-4)
+JOBS = {
+    "layer norm": partial(train, "mlpmixer"),
+    "Sign-In": train_by_sign_in,
+    "batch norm": partial(train, "resnet20", PLAIN),
+    "statistics": estimate,
+    "weights": compare,
+}
+
+
+def do_all_jobs() -> dict[str, object]:
+    return {name: job() for name, job in JOBS.items()}
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory) -> dict[str, list]:
+    """Of each of JOBS, what it returns in each of two processes."""
+    done = in_processes(2, do_all_jobs, tmp_path_factory.mktemp("two"))
+    return {name: [of_process[name] for of_process in done] for name in JOBS}
 
 
 def assert_close_states(ours: dict, expected: dict) -> None:
@@ -107,12 +144,8 @@ def assert_close_states(ours: dict, expected: dict) -> None:
 
 
 def test_parts_of_a_batch():
-    assert [Part(index, 4).of(torch.arange(10)).tolist() for index in range(4)] == [
-        [0, 1, 2],
-        [3, 4, 5],
-        [6, 7],
-        [8, 9],
-    ]
+    parts = [Part(index, 4).of(torch.arange(10)).tolist() for index in range(4)]
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
     assert [len(Part(index, 2).of(torch.arange(1))) for index in range(2)] == [1, 0]
 
 
@@ -134,98 +167,54 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
     assert begun == {"tally": {"loss": 1.5, "correct": 6, "images": 8}, "seconds": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("count", "job"),
-    [
-        (2, partial(train, "mlpmixer")),
-        pytest.param(3, partial(train, "mlpmixer"), marks=pytest.mark.slow),
-        pytest.param(2, train_by_sign_in, marks=pytest.mark.slow),
-    ],
-)
-def test_processes_train_layer_norms_as_one(count, job, tmp_path):
+@pytest.mark.parametrize("name", ["layer norm", "Sign-In"])
+def test_two_processes_train_as_one(name, in_two):
+    assert_trained_as_one(in_two[name], JOBS[name])
+
+
+@pytest.mark.slow
+def test_three_processes_train_as_one(tmp_path):
+    assert_trained_as_one(in_processes(3, JOBS["layer norm"], tmp_path), JOBS["layer norm"])
+
+
+def assert_trained_as_one(trained: Sequence[tuple], job: Callable) -> None:
     """To rounding, with interpolation, masks, clipping and micro-batches; and with a batch that only the first has an
-    image of. Every process has the same bits. The same for Sign-In's products."""
-    expected, results = job()
-    (state, found), *others = in_processes(count, job, tmp_path)
+    image of. Every process has the same bits."""
+    expected, results, _ = job()
+    (state, found, _), *others = trained
     assert_close_states(state, expected)
     assert found == pytest.approx(results, rel=1e-5)
     for name, mask in masks_of(Blueprint("mlpmixer", "toy", 4, 1, 8)).items():
         assert torch.equal(state[name] == 0, ~mask), name
-    for other, same in others:
+    for other, same, _ in others:
         assert_equal_states(other, state)
         assert same == found
 
 
-def ghost_batches(recipe: Recipe) -> dict:
-    """The reference: two copies of a network with the same weights, each with half of every batch."""
-    blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
-    masks = masks_of(blueprint)
-    copies = [blueprint.build(blueprint.initialize(1), masks, torch.device("cpu")).train()]
-    copies.append(copy.deepcopy(copies[0]))
-    initial = {name: tensor + 0.5 for name, tensor in copies[0].state_dict().items() if name in blueprint.norms}
-    optimizers = [sgd(network, 0.05, recipe.momentum, recipe.weight_decay) for network in copies]
-    for drawn in draw_epoch(DATASET, 8, seed=3):
-        images, labels = make_batch(DATASET, *drawn)
-        halves = [
-            (some, of) for some, of in zip(images.tensor_split(2), labels.tensor_split(2), strict=True) if len(of)
-        ]
-        gradients = []
-        for network, (some, of) in zip(copies, halves, strict=False):
-            network.zero_grad()
-            norms = {name: torch.lerp(value, network.get_parameter(name), NORM) for name, value in initial.items()}
-            outputs = torch.func.functional_call(network, norms, (some,))
-            loss = F.cross_entropy(outputs, of, reduction="sum") / len(labels)
-            gradients.append(torch.autograd.grad(loss, list(network.parameters())))
-        for network, optimizer in zip(copies, optimizers, strict=True):
-            for parameter, *parts in zip(network.parameters(), *gradients, strict=True):
-                parameter.grad = sum(parts)
-            optimizer.step()
-            apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
-    first, second = (network.state_dict() for network in copies)
-    return {name: (first[name].double() + second[name].double()) / 2 for name in first}
-
-
-def test_two_processes_train_batch_norms_on_ghost_batches(tmp_path):
-    """Statistics are those of each half; running ones are averaged."""
-    recipe = Recipe(8, momentum=0.9, weight_decay=5e-4)
-    expected = ghost_batches(recipe)
-    (state, results), (other, same_results) = in_processes(2, partial(train, "resnet20", recipe), tmp_path)
+def test_two_processes_train_batch_norms_on_ghost_batches(in_two):
+    """Of each half of a batch, as micro-batches of one process are; running statistics are averaged."""
+    (state, results, first), (other, same_results, second) = in_two["batch norm"]
+    expected, *_ = train("resnet20", replace(PLAIN, micro_batch_size=4))
     assert_equal_states(other, state)
-    for name, tensor in expected.items():
-        if "num_batches" not in name:
-            torch.testing.assert_close(state[name].double(), tensor, rtol=1e-4, atol=1e-6, msg=name)
     assert results == same_results
+    assert not torch.equal(first["bn1.running_mean"], second["bn1.running_mean"])
+    average = {name: (first[name] + second[name]) / 2 for name in first if "num_batches" not in name}
+    weights = {name: tensor for name, tensor in expected.items() if name not in first}
+    assert_close_states({name: state[name].double() for name in average}, average)
+    assert_close_states({name: state[name] for name in weights}, weights)
 
 
-def estimate(batches: list | None = None) -> dict:
-    """A network with statistics estimated on the batches, by default on this process's parts."""
-    blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
-    network = blueprint.build(blueprint.initialize(1), {}, torch.device("cpu"))
-    reestimate_batch_statistics(network, batches or training_batches(DATASET.divided(own_part()), 8, seed=3))
-    return plain_state(network)
-
-
-@pytest.mark.slow
-def test_estimated_statistics_are_the_mean_over_all_parts(tmp_path):
+def test_estimated_statistics_are_the_mean_over_all_parts(in_two):
     """Of 4 · 2 parts of four images and one of a single image, each of which counts once."""
     batches = list(training_batches(DATASET, 8, seed=3))
     parts = [part for batch in batches for part in zip(*(whole.tensor_split(2) for whole in batch), strict=True)]
-    ours, others = in_processes(2, estimate, tmp_path)
+    ours, others = in_two["statistics"]
     assert_equal_states(ours, others)
     assert_close_states(ours, estimate(parts))
 
 
-def compare() -> str:
-    weights = {"w": torch.zeros(3)}
-    check_same_weights("level_01", "or not", weights)
-    with pytest.raises(UserError, match="level_01: the processes no longer have the same weights"):
-        check_same_weights("level_01", "or not", weights, {"m": torch.full((2,), float(dist.get_rank()))})
-    return "stopped"
-
-
-@pytest.mark.slow
-def test_weights_that_differ_stop_the_job(tmp_path):
-    assert in_processes(2, compare, tmp_path) == ["stopped", "stopped"]
+def test_weights_that_differ_stop_the_job(in_two):
+    assert in_two["weights"] == ["stopped", "stopped"]
 
 
 def test_barriers_are_measured_in_one_process(run_program, monkeypatch):
@@ -299,20 +288,19 @@ def test_a_process_that_is_killed(tmp_path, run_program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("--batch-size 33", "--batch-size 33 should be a multiple of torchrun's 2 processes"),
-        ("--method lrr --lr 1e30 --levels 0 --start", "loss is no longer finite"),
-    ],
-)
-def test_an_error_is_said_once(flags, expected, tmp_path):
+def test_an_error_is_said_once(tmp_path):
     """On one line, which torchrun's own report of what failed may follow."""
-    program = torchrun(tmp_path, *flags.split())
+    program = torchrun(tmp_path, *"--method lrr --lr 1e30 --levels 0 --start".split())
     lines = [line for line in program.communicate()[1].splitlines() if line.startswith("main.py: error")]
     assert program.returncode != 0
     assert len(lines) == 1
-    assert expected in lines[0]
+    assert "loss is no longer finite" in lines[0]
+
+
+def test_a_batch_is_for_all_processes(run_program, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.training.distributed.world_size", lambda: 2)
+    refused = run_program(main, *TINY_JOB, "--runs-dir", tmp_path, "--batch-size", "33")
+    assert_refused(refused, "--batch-size 33 should be a multiple of torchrun's 2 processes")
 
 
 def test_a_job_on_several_nodes(tmp_path):
