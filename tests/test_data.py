@@ -1,6 +1,11 @@
+"""Every data set in its official format: what is read of it, how it is prepared, and what is refused."""
+
+import io
 import pickle
+import struct
 import sys
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -103,28 +108,73 @@ def test_pickles_of_every_protocol_are_read(tmp_path, protocol):
     assert len(load_dataset("cifar100", tmp_path).train) == 20
 
 
-def test_damaged_and_missing_files_are_named(tmp_path, monkeypatch):
-    folder = write_cifar100(tmp_path / "cut")
-    (folder / "test").write_bytes((folder / "test").read_bytes()[:1000])
-    with pytest.raises(UserError, match="cifar-100-python/test is damaged"):
-        load_dataset("cifar100", tmp_path / "cut")
+def with_labels(labels: object) -> Callable[[bytes], bytes]:
+    return lambda whole: pickle.dumps(pickle.loads(whole) | {"fine_labels": labels})
 
-    folder = write_cifar100(tmp_path / "short")
-    content = pickle.loads((folder / "test").read_bytes())
-    (folder / "test").write_bytes(pickle.dumps(content | {"fine_labels": [0]}))
-    with pytest.raises(UserError, match=r"cifar-100-python/test is damaged: delete .*1 labels do not fit images"):
-        load_dataset("cifar100", tmp_path / "short")
 
-    folder = write_fashion_mnist(tmp_path / "fashion")
-    path = folder / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="train-images-idx3-ubyte"):
-        load_dataset("fashion_mnist", tmp_path / "fashion")
+def idx(values: np.ndarray) -> Callable[[bytes], bytes]:
+    """A file of Fashion-MNIST's format."""
+    header = struct.pack(f">{1 + values.ndim}i", 2048 + values.ndim, *values.shape)
+    return lambda _: header + values.tobytes()
 
-    (write_cifar100(tmp_path / "gone") / "meta").unlink()
+
+PREPARED = {
+    "wnids": np.array(["a", "b"]),
+    **{f"{split}_images": np.zeros((4, 64, 64, 3), np.uint8) for split in ("train", "test")},
+    **{f"{split}_labels": np.array([0, 1, 0, 1], np.uint8) for split in ("train", "test")},
+}
+
+
+def prepared(**changes: np.ndarray | None) -> Callable[[bytes], bytes]:
+    """A prepared Tiny-ImageNet, with other arrays or, for None, without."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: array for name, array in (PREPARED | changes).items() if array is not None})
+    return lambda _: buffer.getvalue()
+
+
+NO_LABELS = (["a"] * 10, None, [[0]] * 10, [0.5] * 10, [5] * 10, [-1] * 10, [True] * 10, [2**70])
+CIFAR, RAW, TINY = "cifar-100-python/test", "FashionMNIST/raw", "tiny_imagenet.npz"
+WRONG_FILES = [
+    *(("cifar100", CIFAR, with_labels(labels), "") for labels in NO_LABELS),
+    ("cifar100", CIFAR, with_labels([0]), "1 labels do not fit images"),
+    ("fashion_mnist", f"{RAW}/train-labels-idx1-ubyte", idx(np.full(20, 200, np.uint8)),
+     "labels are not whole numbers from 0 to 9"),
+    ("fashion_mnist", f"{RAW}/train-images-idx3-ubyte", idx(np.zeros((20, 28, 14), np.uint8)), "not square"),
+    ("fashion_mnist", f"{RAW}/t10k-labels-idx1-ubyte", idx(np.zeros(3, np.uint8)), "3 labels do not fit images"),
+    ("fashion_mnist", f"{RAW}/t10k-images-idx3-ubyte", idx(np.zeros((20, 14, 14), np.uint8)),
+     r"training images of \(28, 28, 1\) and test images"),
+    ("tiny_imagenet", TINY, prepared(train_labels=np.array([0, 1, 0, 99], np.uint8)), "whole numbers from 0 to 1"),
+    ("tiny_imagenet", TINY, prepared(train_labels=np.array([0.0, 1.0, 0.5, 0.0])), "Cannot cast"),
+    ("tiny_imagenet", TINY, prepared(test_images=np.zeros((4, 64, 64, 1), np.uint8)), "3 channels"),
+    ("tiny_imagenet", TINY, prepared(test_images=np.zeros((4, 64, 64), np.uint8)), "do not fit"),
+    ("tiny_imagenet", TINY, prepared(wnids=np.array(3)), "unsized"),
+    ("tiny_imagenet", TINY, prepared(train_labels=None), ""),
+    ("tiny_imagenet", TINY, prepared(train_images=np.zeros((0, 64, 64, 3), np.uint8),
+                                     train_labels=np.zeros(0, np.uint8)), "are none"),
+]  # fmt: skip
+REFUSALS = {
+    "cifar100": "cifar-100-python/test is damaged: delete .* to fetch it again.*",
+    "fashion_mnist": "",
+    "tiny_imagenet": r"tiny_imagenet\.npz is damaged: delete it and run .*",
+}
+
+
+@pytest.mark.parametrize(("name", "file", "change", "reason"), WRONG_FILES)
+def test_wrong_files_are_named(name, file, change, reason, tmp_path):
+    if name == "tiny_imagenet":
+        (tmp_path / file).touch()
+    else:
+        {"cifar100": write_cifar100, "fashion_mnist": write_fashion_mnist}[name](tmp_path)
+    (tmp_path / file).write_bytes(change((tmp_path / file).read_bytes()))
+    with pytest.raises(UserError, match=REFUSALS[name] + reason):
+        load_dataset(name, tmp_path)
+
+
+def test_a_file_that_is_missing_and_cannot_be_fetched(tmp_path, monkeypatch):
+    (write_cifar100(tmp_path) / "meta").unlink()
     monkeypatch.setattr("torchvision.datasets.CIFAR100.download", Mock(side_effect=OSError("no network")))
     with pytest.raises(UserError, match=r"cifar-100-python has no meta, and downloading failed \(no network\)"):
-        load_dataset("cifar100", tmp_path / "gone")
+        load_dataset("cifar100", tmp_path)
 
 
 def test_images_per_class_are_the_first_ones():
@@ -162,18 +212,8 @@ def test_tiny_imagenet_is_prepared_from_the_archive_or_the_folder_and_checked(pr
     assert "is there already (3 classes, 12 training and 6 validation images)" in output
 
     path = tmp_path / "tiny_imagenet.npz"
-    content = bytearray(path.read_bytes())
-    content[5000] ^= 1  # one bit of one pixel
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
-        load_dataset("tiny_imagenet", tmp_path)
-    path.write_bytes(content[5000:])  # whose error has no file's name: "[Errno 22] Invalid argument"
-    with pytest.raises(UserError, match=r"tiny_imagenet.npz is damaged: .*again"):
-        load_dataset("tiny_imagenet", tmp_path)
+    path.write_bytes(path.read_bytes()[5000:])  # whose error has no file's name: "[Errno 22] Invalid argument"
     assert_refused(prepare(), "tiny_imagenet.npz is damaged: delete it")
-    np.savez(path, wnids=np.array(["a"]))
-    with pytest.raises(UserError, match="is damaged"):
-        load_dataset("tiny_imagenet", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +243,15 @@ def test_without_an_archive_there_is_a_line_that_says_what_to_do(prepare, tmp_pa
     assert_refused(prepare(), "tiny-imagenet-200.zip", "fetch")
     with pytest.raises(UserError, match=r"run python data/preprocess_tiny_imagenet.py"):
         load_dataset("tiny_imagenet", tmp_path)
+
+
+def test_an_archive_without_its_middle(prepare, tmp_path):
+    """Its error has no file's name, as above."""
+    archive = tmp_path / "tiny-imagenet-200.zip"
+    write_tiny_imagenet(archive)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:5000] + whole[9000:])
+    assert_refused(prepare(), "tiny-imagenet-200.zip/tiny-imagenet-200/wnids.txt is damaged: fetch the archive again")
 
 
 @pytest.mark.slow

@@ -248,10 +248,15 @@ def test_bad_input_is_one_line(runs, tmp_path, measure):
     tiny = changed_copy(signs, tmp_path / "tiny", dataset="tiny_imagenet")
     unknown = changed_copy(signs, tmp_path / "unknown", arch="alexnet")
     other_data = changed_copy(signs, tmp_path / "other_data", settings=settings | {"data": "other"})
+    half_told = changed_copy(signs, tmp_path / "half_told", settings={"data": "digits"})
+    wrongly_told = changed_copy(signs, tmp_path / "wrongly_told", settings=settings | {"batch_size": "32"})
     cases = [
         ((signs,), "give at least two networks"),
         ((signs, tmp_path / "nowhere"), "nowhere", "is missing"),
         ((signs, PROJECT / "README.md"), "README.md is damaged or no file of this program", "name a network.pt"),
+        ((signs, signs, signs), f"there is no pair: {signs} is named several times"),
+        ((signs, half_told), "network.pt does not say on what it was trained: name a network.pt"),
+        ((signs, wrongly_told), "network.pt does not say on what it was trained: name a network.pt"),
         ((signs, tiny), f"digits_resnet20_aws_seed1-{SIGNS} has dataset digits", "tiny has tiny_imagenet"),
         ((signs, other_data), "their batch-norm statistics belong to different data"),
         ((signs, signs, "--points", "1"), "--points"),

@@ -17,11 +17,11 @@ SMALL_PLAN = "--dataset digits --arch resnet20 --levels 2 --final-levels 1 2 --s
 
 
 def lines_of(folder, seeds=(1, 2), more=""):
+    pruning = [(SMALL_PLAN, method, seed) for seed in seeds for method in ("lrr", "aws")]
+    dense = [("--dataset digits --arch resnet20", "dense", seed) for seed in seeds]
     return [
-        f"{SMALL_PLAN} --runs-dir {folder} --method {method} --seed {seed} {more}"
-        for seed in seeds
-        for method in ("lrr", "aws")
-    ] + [f"--dataset digits --arch resnet20 --runs-dir {folder} --method dense --seed {seed} {more}" for seed in seeds]
+        f"{line} --runs-dir {folder} --method {method} --seed {seed} {more}" for line, method, seed in pruning + dense
+    ]
 
 
 def write_plan(file, lines):
@@ -202,9 +202,15 @@ def test_barriers_of_trained_pairs(tmp_path, run_report):
         (("--paired", "a", "b", "c"), "--paired takes its two folders and nothing else"),
         (("--plan", "nowhere.txt"), "nowhere.txt: check the path"),
         (("--plan", "/dev/null"), "/dev/null plans no run"),
+        (("--plan", "open_quote.txt"), "open_quote.txt is no plan"),
+        (("--plan", "no_text.txt"), "no_text.txt is no plan"),
+        (("--runs-dir", "/nope"), "no folder /nope"),
+        (("/nope/run",), "no folder /nope/run"),
         ((), "there is no finished final training"),
     ],
 )
 def test_bad_input_is_one_line(flags, expected, tmp_path, monkeypatch, run_report):
     monkeypatch.chdir(tmp_path)
+    Path("open_quote.txt").write_text("--lr 'open")
+    Path("no_text.txt").write_bytes(b"--name \xff")
     assert_refused(run_report(*flags), expected)

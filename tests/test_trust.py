@@ -4,16 +4,15 @@ import errno
 import io
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
 import warnings
 import zipfile
+from itertools import product
 
 import numpy as np
 import pytest
@@ -26,23 +25,22 @@ import report
 from data import load_dataset
 from data.preprocess_tiny_imagenet import prepare
 from tests.commands import (
+    BLUEPRINT,
     PROJECT,
     TINY_JOB,
     assert_refused,
     assert_same_networks,
     command,
-    files_limited_to,
     run_in_process,
+    save_fresh_network,
 )
-from tests.fake_data import write_cifar100, write_fashion_mnist, write_tiny_imagenet, write_zip
-from utils.barriers.path import read_network
-from utils.errors import UserError, exit_status, one_line
-from utils.files import FileError, load, save, write
+from tests.fake_data import write_tiny_imagenet, write_zip
+from utils.errors import UserError, exit_status
+from utils.files import FileError, load, save
 from utils.method.network import Blueprint, load_network
 from utils.method.signed_mask import extract_signed_mask, load_signed_mask, save_signed_mask
 from utils.runs.tensorboard import StageScalars
 
-BLUEPRINT = Blueprint("resnet20", "digits", 10, 1)
 PRUNED = "blocks.0.conv1.weight"
 FOLDER_ATTRIBUTE = 0x10
 
@@ -66,108 +64,57 @@ def path(tmp_path, whole):
     return path
 
 
-def as_earlier_versions_wrote(whole: bytes) -> bytes:
-    """Without the digest."""
-    content, buffer = torch.load(io.BytesIO(whole), weights_only=True), io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def positions_of_attributes(archive: bytes) -> list[int]:
-    """Where the index of a zip archive has the attributes of its entries."""
-    position = zipfile.ZipFile(io.BytesIO(archive)).start_dir
-    found = []
-    while archive[position : position + 4] == b"PK\x01\x02":
-        found.append(position + 38)
-        position += 46 + sum(struct.unpack_from("<3H", archive, position + 28))
-    return found
-
-
-@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as earlier versions wrote"])
-def test_no_entry_is_taken_for_a_folder(seal, path, whole):
-    """Torch would leave the entry's tensor uninitialized, without a word."""
-    archive = whole if seal else as_earlier_versions_wrote(whole)
-    positions = positions_of_attributes(archive)
-    assert len(positions) > 100
-    for position in positions[::10]:
-        damaged = bytearray(archive)
-        damaged[position] ^= FOLDER_ATTRIBUTE
-        path.write_bytes(damaged)
-        with pytest.raises(FileError, match=r"network\.pt is damaged or no file of this program \(its index is not"):
-            load_network(path)
-
-
-def test_networks_of_earlier_versions_are_read(path, whole):
-    path.write_bytes(as_earlier_versions_wrote(whole))
+def test_no_entry_is_taken_for_a_folder(path):
+    """Torch would leave the entry's tensor uninitialized, without a word. Of a file as earlier versions wrote it,
+    without a digest."""
+    torch.save(torch.load(path, weights_only=True), path)
     assert load_network(path)[1]["result"] == {"test_error": 5.0}
+    archive = bytearray(path.read_bytes())
+    archive[zipfile.ZipFile(path).start_dir + 38] ^= FOLDER_ATTRIBUTE
+    path.write_bytes(archive)
+    with pytest.raises(FileError, match=r"network\.pt is damaged or no file of this program \(its index is not"):
+        load_network(path)
 
 
-def test_a_sealed_network_is_an_ordinary_archive(path):
-    for options in ({}, {"mmap": True}):
-        assert torch.load(path, weights_only=True, **options)["arch"] == "resnet20"
-    assert zipfile.ZipFile(path).comment.startswith(b"sha256 ")
-
-
-def changed_tensor(part: str, name: str, value: float | bool):
-    def change(content: dict) -> None:
-        content[part][name].view(-1)[0] = value
+def beginning_with(value: float):
+    def change(tensor):
+        tensor.view(-1)[0] = value
+        return tensor
 
     return change
 
 
-def replaced(part: str, value: object):
-    return lambda content: content.update({part: value})
-
-
-WRONG_NETWORKS = {
-    "NaN": (changed_tensor("model", "conv1.weight", float("nan")), r"conv1\.weight in its model is not finite"),
-    "infinite statistics": (changed_tensor("model", "bn1.running_var", float("inf")), "running_var .* not finite"),
-    "no mask": (lambda content: content["masks"].pop(PRUNED), "masks have not the names"),
-    "revived weight": (changed_tensor("model", PRUNED, 1.0), f"{PRUNED} is not 0 where its mask prunes"),
-    "mask of numbers": (
-        lambda content: content["masks"].update({PRUNED: content["masks"][PRUNED].float()}),
-        f"the mask of {PRUNED} is not bool",
-    ),
-    "no tensor": (lambda content: content["model"].pop("fc.bias"), "model has not the names"),
-    "another shape": (lambda content: content["model"].update({"fc.bias": torch.zeros(9)}), r"fc\.bias .* \(10,\)"),
-    "another type": (
-        lambda content: content["model"].update({"fc.bias": torch.zeros(10, dtype=torch.float64)}),
-        r"fc\.bias in its model is not torch\.float32",
-    ),
-    "expanded": (
-        lambda content: content["model"].update({"fc.bias": torch.zeros(1).expand(10)}),
-        r"fc\.bias in its model is not",
-    ),
-    "sparse": (
-        lambda content: content["model"].update({"fc.bias": torch.zeros(10).to_sparse()}),
-        "",
-    ),
-    "no masks": (replaced("masks", None), "no network of this program"),
-    "no settings": (replaced("settings", None), "settings or its result are no dict"),
-    "a list of results": (replaced("result", [1]), "settings or its result are no dict"),
-    "settings that are tensors": (replaced("settings", {"lr": torch.zeros(1)}), "not JSON serializable"),
-    "a list of names": (replaced("arch", ["resnet20"]), "no network of this program"),
-    "another network": (replaced("arch", "vgg11_bn"), "model has not the names"),
-    "other classes": (replaced("classes", 9), r"\(9, 64\)"),
-    "no classes": (replaced("classes", "ten"), "no network of this program"),
-}
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"data": "digits"}, {"data": "digits", "batch_size": "32", "train_images_per_class": None}]
-)
-def test_a_barrier_needs_the_settings_of_a_network(settings, path):
-    save(path, torch.load(path, weights_only=True) | {"settings": settings})
-    with pytest.raises(FileError, match=r"network\.pt does not say on what it was trained: name a network\.pt"):
-        read_network(path)
+# Part, tensor or all of the part, what becomes of it (nothing: it is removed), reason.
+WRONG_NETWORKS = [
+    ("model", "conv1.weight", beginning_with(float("nan")), r"conv1\.weight in its model is not finite"),
+    ("model", "bn1.running_var", beginning_with(float("inf")), "running_var .* not finite"),
+    ("model", PRUNED, beginning_with(1.0), f"{PRUNED} is not 0 where its mask prunes"),
+    ("model", "fc.bias", None, "model has not the names"),
+    ("model", "fc.bias", lambda _: torch.zeros(9), r"fc\.bias .* \(10,\)"),
+    ("model", "fc.bias", torch.Tensor.double, r"fc\.bias in its model is not torch\.float32"),
+    ("model", "fc.bias", lambda _: torch.zeros(1).expand(10), r"fc\.bias in its model is not"),
+    ("model", "fc.bias", torch.Tensor.to_sparse, ""),
+    ("masks", PRUNED, None, "masks have not the names"),
+    ("masks", PRUNED, torch.Tensor.float, f"the mask of {PRUNED} is not bool"),
+    ("masks", "", lambda _: None, "no network of this program"),
+    ("settings", "", lambda _: None, "settings or its result are no dict"),
+    ("settings", "", lambda _: {"lr": torch.zeros(1)}, "not JSON serializable"),
+    ("result", "", lambda _: [1], "settings or its result are no dict"),
+    ("arch", "", lambda name: [name], "no network of this program"),
+    ("arch", "", lambda _: "vgg11_bn", "model has not the names"),
+    ("classes", "", lambda _: 9, r"\(9, 64\)"),
+    ("classes", "", str, "no network of this program"),
+]
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
-@pytest.mark.parametrize("wrong", WRONG_NETWORKS)
-def test_a_network_whose_parts_do_not_fit_is_refused(wrong, path, whole):
-    change, reason = WRONG_NETWORKS[wrong]
+@pytest.mark.parametrize(("part", "name", "change", "reason"), WRONG_NETWORKS)
+def test_a_network_whose_parts_do_not_fit_is_refused(part, name, change, reason, path):
     content = torch.load(path, weights_only=True)
-    change(content)
+    inside, key = (content[part], name) if name else (content, part)
+    old = inside.pop(key)
+    if change is not None:
+        inside[key] = change(old)
     save(path, content)
     with pytest.raises(FileError, match=rf"network\.pt is .*{reason}") as caught:
         load_network(path)
@@ -192,57 +139,28 @@ def read_by_the_readme(path):
     return namespace["read_signed_mask"](path)
 
 
-WRONG_PLANES = {
-    "short": lambda arrays: arrays.update({"conv1.weight.survives": arrays["conv1.weight.survives"][:-1]}),
-    "empty": lambda arrays: arrays.update({"conv1.weight.negative": arrays["conv1.weight.negative"][:0]}),
-    "of two dimensions": lambda arrays: arrays.update(
-        {"conv1.weight.survives": arrays["conv1.weight.survives"].reshape(2, -1)}
-    ),
-    "of another type": lambda arrays: arrays.update(
-        {"conv1.weight.survives": arrays["conv1.weight.survives"].astype(np.int16)}
-    ),
-    "of a huge tensor": lambda arrays: arrays.update({"conv1.weight.shape": np.array([3_000_000_000])}),
-}
+WRONG_PLANES = [
+    ("survives", lambda plane: plane[:-1]),
+    ("negative", lambda plane: plane[:0]),
+    ("survives", lambda plane: plane.reshape(2, -1)),
+    ("survives", lambda plane: plane.astype(np.int16)),
+    ("shape", lambda _: np.array([24_000_000_000])),  # of which the planes alone would take 6 GB
+]
 
 
-@pytest.mark.parametrize("wrong", WRONG_PLANES)
-@pytest.mark.parametrize("read", [load_signed_mask, read_by_the_readme])
-def test_bit_planes_that_do_not_fit_are_refused(wrong, read, mask_path):
+@pytest.mark.parametrize(("plane", "change"), WRONG_PLANES)
+def test_bit_planes_that_do_not_fit_are_refused(plane, change, mask_path):
     with np.load(mask_path) as file:
         arrays = dict(file)
-    WRONG_PLANES[wrong](arrays)
+    arrays[f"conv1.weight.{plane}"] = change(arrays[f"conv1.weight.{plane}"])
     np.savez_compressed(mask_path, **arrays)
-    with pytest.raises((FileError, ValueError), match=r"survives|negative|a bit plane"):
-        read(mask_path)
-
-
-def test_a_mask_is_not_unpacked_before_its_shapes_fit_the_network(mask_path):
-    """Its planes would fit the 24 billion weights that it declares, and take 3 GB."""
-    with zipfile.ZipFile(mask_path) as archive:
-        rest = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    rest["conv1.weight.shape.npy"] = npy(np.array([24_000_000_000]))
-    with zipfile.ZipFile(mask_path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in rest.items():
-            archive.writestr(name, content)
-    with pytest.raises(FileError, match=r"belongs to another network: conv1\.weight is \(24000000000,\) in the file"):
-        load_signed_mask(mask_path, BLUEPRINT)
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def test_the_advice_of_torch_to_run_code_is_not_passed_on(tmp_path):
-    class Harmful:
-        def __reduce__(self):
-            return print, ("harm",)
-
-    torch.save({"model": Harmful()}, tmp_path / "network.pt")
-    with pytest.raises(FileError, match="torch cannot read it as data alone") as caught:
-        load(tmp_path / "network.pt")
-    assert "weights_only" not in str(caught.value)
+    for read in (load_signed_mask, read_by_the_readme):
+        with pytest.raises((FileError, ValueError), match=r"survives|negative|a bit plane"):
+            read(mask_path)
+    if plane == "shape":  # looked at before anything is unpacked
+        belongs = r"belongs to another network: conv1\.weight is \(24000000000,\) in the file"
+        with pytest.raises(FileError, match=belongs):
+            load_signed_mask(mask_path, BLUEPRINT)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -254,17 +172,19 @@ def again(copy_of_run, *flags):
     run_in_process(copy_of_run.parent, *JOB, *flags)
 
 
-@pytest.mark.parametrize("damage", ["lost", "deleted as its message says"])
-def test_the_settings_of_a_run_are_those_of_its_networks(damage, copy_of_run):
+def test_the_settings_of_a_run_are_those_of_its_networks(copy_of_run):
+    """Its configuration may be damaged, and deleted as the message says."""
     config = copy_of_run / "config.json"
     settings = json.loads(config.read_text())["settings"]
-    if damage == "lost":
-        config.unlink()
-    else:
-        config.write_text("{")
-        with pytest.raises(FileError, match=r"config\.json is damaged: delete that file and run the same"):
+    for damaged, reason in (
+        ("{", "is damaged"),
+        ("{}", "holds no settings"),
+        ('{"settings": []}', "holds no settings"),
+    ):
+        config.write_text(damaged)
+        with pytest.raises(FileError, match=rf"config\.json {reason}: delete that file"):
             again(copy_of_run)
-        config.unlink()
+    config.unlink()
     with pytest.raises(UserError, match=r"was made with other settings: --lr 0\.05 \(there: 0\.1\)"):
         again(copy_of_run, "--lr", "0.05")
     assert not config.exists()
@@ -277,13 +197,6 @@ def test_settings_that_are_lost_with_training_in_progress(copy_of_run):
         path.unlink()
     (copy_of_run / "level_00" / "unfinished.pt").touch()
     with pytest.raises(FileError, match=r"config\.json is missing, with training in progress: delete .*--name"):
-        again(copy_of_run)
-
-
-@pytest.mark.parametrize("settings", [None, [], {}])
-def test_a_configuration_without_settings(settings, copy_of_run):
-    (copy_of_run / "config.json").write_text(json.dumps({"settings": settings} if settings != {} else {}))
-    with pytest.raises(FileError, match=r"config\.json holds no settings: delete that file"):
         again(copy_of_run)
 
 
@@ -303,16 +216,21 @@ def flip(path, position):
     path.write_bytes(damaged)
 
 
-NETWORKS = ("initialization/network.pt", "level_00/rewinding_point.pt", "level_02/network.pt", "network.pt of final")
-
-
-@pytest.mark.parametrize("cut", ["end", "middle", "beginning"])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_a_cut_network_is_named_before_anything_is_trained(network, cut, copy_of_run):
-    path = copy_of_run / network if "final" not in network else next(copy_of_run.glob("final/*/network.pt"))
-    whole = path.read_bytes()
-    start = {"end": len(whole) - 4096, "middle": 500_000, "beginning": 0}[cut]
-    path.write_bytes(whole[:start] + whole[start + 4096 :])
+@pytest.mark.parametrize(
+    ("network", "start"),
+    [
+        ("initialization/network.pt", -4096),
+        ("level_00/rewinding_point.pt", 500_000),
+        ("level_02/network.pt", 0),
+        ("final/*/network.pt", 500_000),
+    ],
+)
+def test_a_cut_network_is_named_before_anything_is_trained(network, start, copy_of_run):
+    (path,) = copy_of_run.glob(network)
+    whole = bytearray(path.read_bytes())
+    start %= len(whole)  # counted from the end if negative
+    del whole[start : start + 4096]
+    path.write_bytes(whole)
     with pytest.raises(FileError, match=rf"{path.name} is damaged \(.*\): delete the folder {path.parent} and run"):
         again(copy_of_run, "--final-seeds", "7")
     assert len(list(copy_of_run.glob("final/*"))) == 1
@@ -322,12 +240,8 @@ def test_a_level_of_another_network_run_or_number_is_refused(copy_of_run, tmp_pa
     shutil.rmtree(copy_of_run / "level_02")
     (copy_of_run / "level_01" / "network.pt").rename(tmp_path / "level_01.pt")
     other_run = run_in_process(tmp_path / "other", *JOB, "--levels", "1", "--seed", "2", "--start")
-    other_arch = Blueprint("vgg11_bn", "digits", 10, 1)
-    state = other_arch.initialize(0)
-    norms = {name: state[name] for name in other_arch.norms}
-    content = torch.load(tmp_path / "level_01.pt", weights_only=True)
-    about = {"settings": content["settings"], "result": None}
-    other_arch.save_network(tmp_path / "vgg.pt", state, other_arch.dense_masks(), norms, **about)
+    settings = torch.load(tmp_path / "level_01.pt", weights_only=True)["settings"]
+    save_fresh_network(tmp_path / "vgg.pt", Blueprint("vgg11_bn", "digits", 10, 1), settings=settings)
     for source, reason in (
         (tmp_path / "vgg.pt", "it has Blueprint.*vgg11_bn"),
         (other_run / "level_01" / "network.pt", r"it has --seed 1 \(there: 2\)"),
@@ -345,19 +259,12 @@ def test_a_lost_rewinding_point_is_named(copy_of_run):
         again(copy_of_run)
 
 
-WRONG_UNFINISHED = {
-    "optimizer": None,
-    "model": [],
-    "rows": [{"epoch": 1}],
-}
-
-
-@pytest.mark.parametrize("part", WRONG_UNFINISHED)
-def test_a_wrong_unfinished_stage_starts_again(part, copy_of_run, finished_run, capsys):
+@pytest.mark.parametrize("wrong", [{"optimizer": None}, {"model": []}, {"rows": [{"epoch": 1}]}])
+def test_a_wrong_unfinished_stage_starts_again(wrong, copy_of_run, finished_run, capsys):
     shutil.rmtree(copy_of_run / "level_02")
     (copy_of_run / "level_02").mkdir()
     whole = {"model": load(copy_of_run / "level_01" / "network.pt")["model"], "optimizer": [{}], "rows": []}
-    save(copy_of_run / "level_02" / "unfinished.pt", whole | {part: WRONG_UNFINISHED[part]})
+    save(copy_of_run / "level_02" / "unfinished.pt", whole | wrong)
     again(copy_of_run)
     assert "unfinished.pt belongs to another stage or program" in capsys.readouterr().out
     assert_same_networks(copy_of_run, finished_run)
@@ -366,8 +273,13 @@ def test_a_wrong_unfinished_stage_starts_again(part, copy_of_run, finished_run, 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("numbers", ["08 2", "abc", "1 x", "-1", "1.5", "PATH[$(touch harm)]", "*"])
-@pytest.mark.parametrize("name", ["--seeds", "--levels", "--barrier-levels", "PER_GPU", "SEEDS"])
+NUMBERS = ("08 2", "abc", "1 x", "-1", "1.5", "PATH[$(touch harm)]", "*")
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [*product(["--seeds"], NUMBERS), *product(["--levels", "--barrier-levels", "PER_GPU", "SEEDS"], NUMBERS[:1])],
+)
 def test_a_list_of_a_script_is_of_whole_numbers(name, numbers, tmp_path):
     figure = [PROJECT / "script/paper/figure3.sh", "--dry-run", name, numbers]
     script, environment = {
@@ -375,78 +287,12 @@ def test_a_list_of_a_script_is_of_whole_numbers(name, numbers, tmp_path):
         "SEEDS": ([PROJECT / "script/compare_precision.sh"], {"SEEDS": numbers, "CHECKED_PYTHON": sys.executable}),
     }.get(name, (figure, {"CHECKED_PYTHON": sys.executable}))
     result = command("bash", *script, cwd=tmp_path, **environment)
-    assert_refused(
-        (result.returncode, result.stdout, result.stderr),
-        f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"',
-    )
+    expected = f'error: {name} "{numbers}" should be whole numbers, such as "1 2 3"'
+    assert_refused((result.returncode, result.stdout, result.stderr), expected)
     assert not (tmp_path / "harm").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def write_idx(path, values: np.ndarray) -> None:
-    path.write_bytes(struct.pack(f">{1 + values.ndim}i", 2048 + values.ndim, *values.shape) + values.tobytes())
-
-
-@pytest.mark.parametrize(
-    ("file", "values", "reason"),
-    [
-        ("train-labels-idx1-ubyte", np.full(20, 200, np.uint8), "labels are not whole numbers from 0 to 9"),
-        ("train-images-idx3-ubyte", np.zeros((20, 28, 14), np.uint8), "not square"),
-        ("t10k-labels-idx1-ubyte", np.zeros(3, np.uint8), "3 labels do not fit images"),
-        (
-            "t10k-images-idx3-ubyte",
-            np.zeros((20, 14, 14), np.uint8),
-            r"training images of \(28, 28, 1\) and test images",
-        ),
-    ],
-)
-def test_wrong_fashion_mnist(file, values, reason, tmp_path):
-    folder = write_fashion_mnist(tmp_path)
-    write_idx(folder / file, values)
-    with pytest.raises(UserError, match=reason):
-        load_dataset("fashion_mnist", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "labels", [["a"] * 10, None, [[0]] * 10, [0.5] * 10, [5] * 10, [-1] * 10, [True] * 10, [2**70]]
-)
-def test_wrong_cifar_labels(labels, tmp_path):
-    path = write_cifar100(tmp_path) / "test"
-    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | {"fine_labels": labels}))
-    with pytest.raises(UserError, match=r"cifar-100-python/test is damaged: delete .* to fetch it again"):
-        load_dataset("cifar100", tmp_path)
-
-
-PREPARED = {
-    "wnids": np.array(["a", "b"]),
-    **{f"{split}_images": np.zeros((4, 64, 64, 3), np.uint8) for split in ("train", "test")},
-    **{f"{split}_labels": np.array([0, 1, 0, 1], np.uint8) for split in ("train", "test")},
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "reason"),
-    [
-        ("train_labels", np.array([0, 1, 0, 99], np.uint8), "labels are not whole numbers from 0 to 1"),
-        ("train_labels", np.array([0.0, 1.0, 0.5, 0.0]), "Cannot cast"),
-        ("test_images", np.zeros((4, 64, 64, 1), np.uint8), "3 channels"),
-        ("test_images", np.zeros((4, 64, 64), np.uint8), "do not fit"),
-        ("wnids", np.array(3), "unsized"),
-    ],
-)
-def test_a_wrong_prepared_file(name, values, reason, tmp_path):
-    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED | {name: values})
-    with pytest.raises(UserError, match=rf"tiny_imagenet\.npz is damaged: delete it and run .*{reason}"):
-        load_dataset("tiny_imagenet", tmp_path)
-
-
-def test_a_prepared_file_without_images(tmp_path):
-    nothing = {"train_images": np.zeros((0, 64, 64, 3), np.uint8), "train_labels": np.zeros(0, np.uint8)}
-    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED | nothing)
-    with pytest.raises(UserError, match="are none"):
-        load_dataset("tiny_imagenet", tmp_path)
 
 
 def image(kind: str, size: int) -> bytes:
@@ -487,23 +333,6 @@ def test_odd_archives(change, tmp_path):
         prepare(tmp_path, None)
 
 
-def test_a_file_without_its_middle_is_named(tmp_path, mask_path, path):
-    """Its error has no file's name: "[Errno 22] Invalid argument"."""
-    np.savez(tmp_path / "tiny_imagenet.npz", **PREPARED)
-    archive = tmp_path / "tiny-imagenet-200.zip"
-    write_tiny_imagenet(archive)
-    for file, read in (
-        (path, load_network),
-        (mask_path, load_signed_mask),
-        (tmp_path / "tiny_imagenet.npz", lambda _: load_dataset("tiny_imagenet", tmp_path)),
-        (archive, lambda archive: prepare(tmp_path / "elsewhere", archive)),
-    ):
-        whole = file.read_bytes()
-        file.write_bytes(whole[: len(whole) // 4] + whole[len(whole) // 4 + 4096 :])
-        with pytest.raises(FileError, match=file.name):
-            read(file)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -520,16 +349,10 @@ NO_TRAINING = ("--method", "dense", "--start")
     ("line", "status", "error"),
     [
         ('"$@" >&-', 0, ""),
-        ('"$@" 2>&-', 0, ""),
         ('"$@" --lr 0 2>&-', 2, ""),
         ('"$@" | true; exit ${PIPESTATUS[0]}', 2, ""),
-        (
-            '"$@" >/dev/full',
-            2,
-            "main.py: error: No space left on device: free some space and run the same command again",
-        ),
+        ('"$@" >/dev/full', 2, "main.py: error: No space left on device: free some space and run the same command"),
         ('"$@" --lr 0 2>/dev/full', 2, ""),
-        ('"$@" --name "$(printf "\\377")"', 2, "--name '\\udcff' should be one folder's name"),
         ('"$@" --runs-dir "$(printf "\\377")"', 2, "a name or a file has bytes that are no text: rename or correct it"),
     ],
 )
@@ -538,19 +361,6 @@ def test_streams_and_names_that_cannot_be_written(line, status, error, tmp_path)
     assert result.returncode == status, result.stderr
     assert result.stderr.count("\n") == bool(error), result.stderr
     assert error in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "error"),
-    [
-        (["--batch-size", "9" * 30], f"--batch-size: {'9' * 30} is above 1000000"),
-        (["--device", "cuda:99999999999999999999"], "should be auto, cpu, cuda or cuda:1"),
-    ],
-)
-def test_numbers_beyond_all_bounds(flags, error, capsys):
-    with pytest.raises((SystemExit, UserError)) as caught:
-        run_in_process(None, *NO_TRAINING, *flags)
-    assert error in f"{caught.value}{capsys.readouterr().err}"
 
 
 def test_a_thread_that_meets_a_full_disk(tmp_path, monkeypatch, capsys):
@@ -566,15 +376,10 @@ def test_a_thread_that_meets_a_full_disk(tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_full_disk_names_the_folder(tmp_path, capsys):
-    with files_limited_to(1000):
-        assert exit_status("main.py", lambda: write(tmp_path / "network.pt", bytes(2000))) == 2
-    assert capsys.readouterr().err.startswith(f"main.py: error: File too large: {tmp_path}: allow larger files")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["main.py", "report.py", "calculate_error_barrier.py"])
-@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("program", "seconds"), [("main.py", 0.3), ("report.py", 0.6), ("calculate_error_barrier.py", 1.0)]
+)
 def test_an_interrupt_while_packages_are_imported(program, seconds):
     started = subprocess.Popen(
         [sys.executable, PROJECT / program, "--help"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -584,14 +389,6 @@ def test_an_interrupt_while_packages_are_imported(program, seconds):
     _, error = started.communicate()
     assert error.count(b"\n") <= 1, error.decode()
     assert started.returncode in (-signal.SIGINT, 130, 0)
-
-
-@pytest.mark.parametrize(
-    ("number", "remedy"),
-    [(errno.EEXIST, "name a folder"), (errno.ELOOP, "mend the links"), (errno.EMFILE, "ulimit -n")],
-)
-def test_errors_of_the_system_have_a_remedy(number, remedy):
-    assert re.fullmatch(rf".*: file: .*{remedy}.*", one_line(OSError(number, os.strerror(number), "file")))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -611,30 +408,6 @@ def test_other_folders_are_passed_over_with_a_note(foreign, copy_of_run, run_pro
     shown = run_program(report, copy_of_run.parent / "other")
     assert_refused(shown, str(copy_of_run.parent / "other"), "name")
     assert "delete" not in shown[2]
-
-
-def test_a_folder_that_is_not_there(run_program):
-    assert_refused(run_program(report, "--runs-dir", "/nope"), "no folder /nope")
-    assert_refused(run_program(report, "/nope/run"), "no folder /nope/run")
-
-
-@pytest.mark.parametrize("plan", [b"--lr 'open", b"--name \xff"])
-def test_a_plan_that_is_none(plan, tmp_path, run_program):
-    (tmp_path / "plan.txt").write_bytes(plan)
-    assert_refused(run_program(report, "--plan", tmp_path / "plan.txt"), "plan.txt is no plan")
-
-
-def test_a_result_without_content_is_taken_from_its_network(copy_of_run):
-    stage = next(copy_of_run.glob("final/*"))
-    (stage / "result.json").write_text('{"kind": "final"}')
-    again(copy_of_run)
-    assert json.loads((stage / "result.json").read_text())["test_accuracy"] > 0
-
-
-def test_one_network_many_times_has_no_barrier(copy_of_run, run_program):
-    stage = copy_of_run / "level_02"
-    shown = run_program(calculate_error_barrier, stage, stage, stage)
-    assert_refused(shown, f"there is no pair: {stage} is named several times")
 
 
 def test_an_oddly_named_run_does_not_stop_the_others(copy_of_run, run_program):
