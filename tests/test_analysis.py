@@ -1,9 +1,9 @@
-"""Sign statistics and ensembles: numbers worked out by hand, the commands on tiny runs, and what they refuse."""
+"""Signs, ensembles and untrained networks: numbers worked out by hand, the commands on tiny runs, and what they refuse."""
 
 import json
 import shutil
-import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -123,19 +123,8 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def run_analysis(monkeypatch, capsys):
-    """The program's own main in this process: status, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["python -m utils.analysis", *map(str, arguments)])
-        try:
-            status = analysis.main()
-        except SystemExit as error:
-            status = error.code
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return run
+def run_analysis(run_program):
+    return partial(run_program, analysis)
 
 
 def results_of(runs, pattern):

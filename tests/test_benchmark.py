@@ -54,10 +54,7 @@ EVERY_CPU_ARM = ["plain", "data in memory", "layout", "kept memory", "compile"]
 def test_every_arm_of_a_cpu_is_measured(run_benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     status, rows, shown = run_benchmark()
-    assert (status, [row["arm"] for row in rows]) == (
-        0,
-        EVERY_CPU_ARM,
-    )
+    assert (status, [row["arm"] for row in rows]) == (0, EVERY_CPU_ARM)
     assert rows[0]["times plain"] == "1.00"
     assert all(row["n"] == "2" and float(row["epoch s"]) > 0 for row in rows)
     for row in rows:
@@ -154,10 +151,7 @@ def test_an_arm_that_fails_stops_no_other(run_benchmark, monkeypatch):
 
     monkeypatch.setattr(arms, "OurTraining", fail)
     status, rows, shown = run_benchmark()
-    assert (status, [row["arm"] for row in rows]) == (
-        2,
-        EVERY_CPU_ARM,
-    )
+    assert (status, [row["arm"] for row in rows]) == (2, EVERY_CPU_ARM)
     assert float(rows[2]["times plain"]) > 0
     assert rows[4]["failed"] == "torch.compile failed"
     assert "1 of 5 measurements failed" in shown

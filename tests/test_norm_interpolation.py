@@ -1,3 +1,5 @@
+"""(ψ, ψ_init)_α in every normalization layer of torch, its gradient, and how α is drawn."""
+
 import pytest
 import torch
 import torch.nn.functional as F

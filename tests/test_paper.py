@@ -148,7 +148,7 @@ def test_marks_of_the_paper_s_tables(method, start, marks):
     assert row["Use AWS subnetwork"] + row["Trained from θ_init"] == marks
 
 
-def test_the_solution_of_imp_begins_at_the_initialization(tmp_path):
+def test_the_solution_of_imp_begins_at_the_initialization():
     first, second = COMPARISONS["lmc-signs"].stages("imp", run_seed=1, level=11)
     assert (first.start, second.start) == ("signs", "rewound")
     assert second == COMPARISONS["noise-subnetwork"].stages("imp", 1, 11)[0]
