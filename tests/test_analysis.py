@@ -1,4 +1,4 @@
-"""Signs, ensembles and untrained networks: numbers worked out by hand, the commands on tiny runs, and what they refuse."""
+"""Signs, ensembles and untrained networks: numbers worked out by hand, commands on tiny runs, and what they refuse."""
 
 import json
 import shutil
