@@ -165,7 +165,7 @@ def prepare(args: argparse.Namespace, ends: Sequence[TrainedNetwork], records: R
 
 @lru_cache(maxsize=1)  # one for many paths
 def make_meter(blueprint: Blueprint, dataset: Dataset, batch_size: int, augment: bool, speed: Speed) -> PositionMeter:
-    network = blueprint.build(blueprint.initialize(0), {}, dataset.device)
+    network = blueprint.build(dataset.device)
     return PositionMeter(network, dataset, batch_size, augment, speed)
 
 

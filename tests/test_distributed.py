@@ -86,7 +86,7 @@ def train_by_sign_in() -> tuple[dict, tuple, dict]:
     blueprint = Blueprint("mlpmixer", "toy", classes=4, channels=1, image_size=8)
     trainer = SignInTrainer(blueprint, DATASET.divided(own_part()), RECIPE, Speed(), blueprint.learnable, 1)
     masks = masks_of(blueprint)
-    trainer.begin(plain_state(blueprint.build(blueprint.initialize(1), masks, torch.device("cpu"))), masks)
+    trainer.begin(blueprint.initialize(1), masks)
     return train_epoch(trainer, torch.tensor(1.0))
 
 
@@ -103,7 +103,7 @@ def train_epoch(trainer: Trainer, alpha: torch.Tensor) -> tuple[dict, tuple, dic
 def estimate(batches: list | None = None) -> dict:
     """A network with statistics estimated on the batches, by default on this process's parts."""
     blueprint = Blueprint("resnet20", "toy", classes=4, channels=1)
-    network = blueprint.build(blueprint.initialize(1), {}, torch.device("cpu"))
+    network = blueprint.build(torch.device("cpu"), blueprint.initialize(1))
     reestimate_batch_statistics(network, batches or training_batches(DATASET.divided(own_part()), 8, seed=3))
     return plain_state(network)
 

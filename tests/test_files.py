@@ -26,7 +26,7 @@ def test_a_network_file_says_what_it_is(network_file):
     assert content["result"] == {"test_error": 5.0}
     assert zipfile.ZipFile(network_file).comment.startswith(b"sha256 ")  # an ordinary archive, with a digest
     plain = torch.load(network_file, weights_only=True, mmap=True)["model"]
-    network = blueprint.build(plain, content["masks"], torch.device("cpu"))
+    network = blueprint.build(torch.device("cpu"), plain)
     network.load_state_dict(plain, strict=True)
     # What is saved of it is contiguous, and a copy.
     weight, state = network.get_parameter("blocks.0.conv1.weight"), plain_state(network)

@@ -175,7 +175,7 @@ def test_a_compiled_mixer_trains_and_is_measured_as_the_readable_one():
             for epoch in range(2)
             for batch in draw_epoch(dataset, 8, epoch)
         ]
-        network = blueprint.build(initial, {}, torch.device("cpu"))
+        network = blueprint.build(torch.device("cpu"), initial)
         losses[speed].append(PositionMeter(network, dataset, 8, speed=speed).measure(initial)[1].loss)
     assert counters["stats"]["unique_graphs"] == 2  # the step's and the position's
     readable, compiled = losses.values()

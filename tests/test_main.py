@@ -115,7 +115,7 @@ def test_a_level_is_kept_and_reported_with_batch_statistics_of_its_own(finished_
     for level in ("level_00", "level_01", "level_02"):
         blueprint, content = load_network(finished_run / level / "network.pt")
         assert content["model"]["bn1.num_batches_tracked"] == 4
-        network = blueprint.build(content["model"], content["masks"], torch.device("cpu"))
+        network = blueprint.build(torch.device("cpu"), content["model"])
         assert evaluate(network, evaluation_batches(dataset, dataset.test)).loss == content["result"]["test_loss"]
 
 

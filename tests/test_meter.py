@@ -73,7 +73,7 @@ def test_without_augmentation_a_sorted_data_set_is_still_seen_in_random_order():
     state = blueprint.initialize(0)
     losses = []
     for data in (dataset, replace(dataset, train=sorted_split)):
-        network = blueprint.build(state, {}, torch.device("cpu"))
+        network = blueprint.build(torch.device("cpu"), state)
         losses.append(PositionMeter(network, data, 20, augment=False).measure(state)[1].loss)
     batches = list(training_batches(replace(dataset, train=sorted_split, augmentation=Augmentation()), 20, 0))
     assert min(len(labels.unique()) for _, labels in batches) > 4

@@ -123,7 +123,7 @@ def test_replayed_statistics_are_the_readable_ones(replayed_graphs):
     trainer = toy.make_trainer(GRAPH)
     for seed in (1, 2):
         toy.begin(trainer, seed)
-        expected = toy.BLUEPRINT.build(plain_state(trainer.network), {}, toy.CPU)
+        expected = toy.BLUEPRINT.build(toy.CPU, plain_state(trainer.network))
         reestimate_batch_statistics(expected, training_batches(toy.DATASET, toy.BATCH_SIZE, seed))
         trainer.reestimate(seed)
         assert_equal_states(trainer.network.state_dict(), expected.state_dict())
@@ -191,7 +191,7 @@ def fake_cuda(monkeypatch):
     and moving a network."""
     device = torch.device("cuda", 0)
 
-    def build(blueprint, state, masks, device):
+    def build(blueprint, device, state=None):
         with torch.device(device):
             return build_network(blueprint.arch, blueprint.classes, blueprint.channels)
 
@@ -262,7 +262,7 @@ def test_nothing_on_a_gpu_waits_or_changes_the_device(arch, augmentation, fake_c
         for _ in range(2):
             with NoTransfers():
                 tally.add(*trainer.step(*batch, alpha), 8)
-    meter = PositionMeter(blueprint.build(initial, {}, fake_cuda), dataset, batch_size=8)
+    meter = PositionMeter(blueprint.build(fake_cuda), dataset, batch_size=8)
     if meter.statistics.layers:
         with meter.statistics.gathering(), NoTransfers():
             tally.add(*meter.gather(*batch), 8)

@@ -96,7 +96,8 @@ def sign_in(trainer: SignInTrainer, seed: int) -> list[float]:
 def readable_training(seed: int = 1, dataset=DATASET) -> tuple[list[float], State]:
     """The losses and the weights that ``train`` should leave, by ``make_train_step`` alone."""
     initial, masks = BLUEPRINT.initialize(seed), half_masks(seed)
-    network = BLUEPRINT.build(initial, masks, dataset.device).train()
+    state = {name: tensor * masks.get(name, 1) for name, tensor in initial.items()}
+    network = BLUEPRINT.build(dataset.device, state).train()
     norms = {name: tensor.to(dataset.device) for name, tensor in far_norms(initial).items()}
     optimizer = sgd(network, 0.0, RECIPE.momentum, RECIPE.weight_decay)
     on_device = {name: mask.to(dataset.device) for name, mask in masks.items()}

@@ -62,7 +62,7 @@ def watch_training(workload: Workload) -> dict:
 def watch_position(workload: Workload) -> dict:
     """The first one of an error barrier."""
     state = workload.blueprint.initialize(0)
-    network, dataset = workload.blueprint.build(state, {}, workload.device), workload.dataset.to(workload.device)
+    network, dataset = workload.blueprint.build(workload.device, state), workload.dataset.to(workload.device)
     meter = PositionMeter(network, dataset, BATCH_SIZE, speed=Speed(cuda_graph=True))
     return {"position": watch(lambda: meter.measure(state))}
 

@@ -125,7 +125,7 @@ def predict_all(team: Team, data_root: Path, device: torch.device, workers: int 
         check_comparable([first, network])
         dataset = network.load_data(data_root, device, workers)
         labels = dataset.test.labels
-        probabilities.append(predict(network.blueprint.build(network.model, {}, device), dataset))
+        probabilities.append(predict(network.blueprint.build(device, network.model), dataset))
         recorded, accuracy = network.result["test_accuracy"], percentage(probabilities[-1].argmax(dim=1) == labels)
         if abs(accuracy - recorded) > 50 / len(labels):  # half an image, in %
             text = f"{network.label} was recorded with {recorded:.2f} % test accuracy and has {accuracy:.2f} % here"

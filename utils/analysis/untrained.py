@@ -29,7 +29,7 @@ def measure_untrained(
         level = read_network(record.folder / Level(final.level).stage)
         if not meter:
             dataset = level.load_data(data_root, device, workers)
-            meter = PositionMeter(level.blueprint.build(level.model, {}, device), dataset, level.settings["batch_size"])
+            meter = PositionMeter(level.blueprint.build(device), dataset, level.settings["batch_size"])
         _, untrained = meter.measure(compose_start(level, final))
         experiment = Experiment.of(record.settings, final, precision_of(result), by)
         about = {key: result[key] for key in ("start", "level", "init_seed", "order_seed", "test_error")}

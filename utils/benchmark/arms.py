@@ -105,7 +105,7 @@ def position(workload: Workload, speed: Speed | None) -> Work:
     training images in training mode, for batch norms, and one over the test images in evaluation mode."""
     blueprint, dataset = workload.blueprint, workload.dataset.to(workload.device)
     state = blueprint.initialize(0)
-    network = blueprint.build(state, {}, workload.device)
+    network = blueprint.build(workload.device, state)
     if speed:
         return partial(PositionMeter(network, dataset, BATCH_SIZE, speed=speed).measure, state)
     batch_norms = AveragedStatistics(network).layers

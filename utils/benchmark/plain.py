@@ -46,7 +46,7 @@ class PlainTraining:
 
     def __init__(self, workload: Workload):
         self.dataset, self.device, blueprint = workload.dataset, workload.device, workload.blueprint
-        network = blueprint.build(blueprint.initialize(0), {}, self.device)
+        network = blueprint.build(self.device)
         self.network = network.to(memory_format=torch.contiguous_format).train()
         self.norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
         for module in self.norms:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models import ARCHITECTURES, build_network
 from utils.files import FileError, advising, load, naming_damage, save
 from utils.method.norm_interpolation import normalization_names
-from utils.method.pruning import Masks, apply_masks, prunable_names
+from utils.method.pruning import Masks, prunable_names
 from utils.seeding import derive_seed
 
 State = dict[str, Tensor]
@@ -93,12 +93,12 @@ class Blueprint:
         """Masks under which every prunable weight survives."""
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes(self.prunable).items()}
 
-    def build(self, state: Mapping[str, Tensor], masks: Masks, device: torch.device) -> nn.Module:
-        """The network θ ⊙ m on the device, in channels-last memory format."""
-        network = copy.deepcopy(self._outline)
+    def build(self, device: torch.device, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network on the device, in channels-last memory format, with the values of ``state`` or with some that
+        are to be replaced."""
+        network, state = copy.deepcopy(self._outline), state or self.initialize(0)
         # Assigning the values skips a random initialization that they would replace.
         network.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
-        apply_masks([network.get_parameter(name) for name in masks], list(masks.values()))
         return network.to(device, memory_format=torch.channels_last)
 
     def save_network(self, path: Path, state: State, masks: Masks, initial_norms: State, **about: dict) -> None:

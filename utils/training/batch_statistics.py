@@ -37,7 +37,7 @@ def deciding_processes(blueprint: Blueprint) -> dict:
     which see a part of a batch, or by dropped activations, which each process draws."""
     if world_size() == 1:
         return {}
-    network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu"))
+    network = blueprint.build(torch.device("cpu"))
     drops = any(probability > 0 for _, probability in _dropping_layers(network))
     return {"processes": world_size()} if drops or AveragedStatistics(network).layers else {}
 

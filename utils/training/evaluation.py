@@ -106,7 +106,7 @@ def check_last_batch(blueprint: Blueprint, dataset: Dataset, recipe: Recipe) -> 
     """Raises TrainingError if the last batch of an epoch is too small to train on: a batch norm over a single value has
     no variance, which torch would refuse only when that batch comes."""
     last = smallest_forward_pass(len(dataset.train), recipe)
-    network = blueprint.build(blueprint.initialize(0), {}, torch.device("cpu")).train()
+    network = blueprint.build(torch.device("cpu")).train()
     # Two images stand for any larger batch.
     images = torch.zeros(min(last, 2), dataset.channels, dataset.image_size, dataset.image_size)
     try:

@@ -161,7 +161,7 @@ class SignInTrainer(Trainer):
 
 def network_to_train(blueprint: Blueprint, trained: Collection[str], device: torch.device) -> nn.Module:
     """A network, to be filled, of whose parameters only those in ``trained`` will change."""
-    network = blueprint.build(blueprint.initialize(0), {}, device)
+    network = blueprint.build(device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
     return network
@@ -183,7 +183,7 @@ class SearchTrainer(Trainer):
 
     def __init__(self, blueprint: Blueprint, dataset: Dataset, recipe: Recipe, speed: Speed):
         self.freeze_rate, self.penalty = 0.0, torch.zeros((), device=dataset.device)
-        miner = GemMiner(blueprint.build(blueprint.initialize(0), {}, dataset.device), blueprint.scored)
+        miner = GemMiner(blueprint.build(dataset.device), blueprint.scored)
         super().__init__(miner, dataset, Recipe(recipe.batch_size, recipe.momentum, weight_decay=0.0), speed)
 
     def _make_step(self, accelerate: Accelerate) -> TrainStep:
