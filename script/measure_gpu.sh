@@ -7,6 +7,7 @@
 #              against the plain step, with an epoch and its evaluation; where a step's time goes, by kind of kernel
 #   64         the same networks at 64 pixels
 #   arms       the fast path part by part, with start-ups as a first process has them, and the cost of --deterministic
+#   layouts    ShuffleNet's three: its own, channels-last, and channels-last with its groups made dense
 #   sharing    several trainings at once
 #   mps        the same with NVIDIA's multi-process service
 #   positions  positions of error barriers
@@ -23,13 +24,15 @@ FOLDER=${1:-$PROJECT/runs/benchmarks/gpu}
 PARTS=("${@:2}")
 [ ${#PARTS[@]} -gt 0 ] || PARTS=(first)
 for part in "${PARTS[@]}"; do
-    [[ $part =~ ^(first|64|arms|sharing|mps|positions|tests|precision)$ ]] || fail "no part is called $part: see this file"
+    [[ $part =~ ^(first|64|arms|layouts|sharing|mps|positions|tests|precision)$ ]] || fail "no part is called $part: see this file"
 done
 mkdir -p "$FOLDER"
 FOLDER=$(cd "$FOLDER" && pwd)
 read -ra NETWORKS <<<"${NETWORKS:-resnet50 mobilenetv2 shufflenet efficientnet}"
 read -ra FLAGS <<<"${FLAGS:-}"
 FASTEST=(--arms graph "combo kernels" --cached)
+ALL=(--arms "data on device" "precision, layout" compile graph deterministic)
+LAYOUTS=(--arms graph "channels last" "dense groups" --cached)
 SHARING=(--share 1 2 4 --seconds 10)
 STATUS=0
 cd "$PROJECT"
@@ -67,7 +70,8 @@ for part in "${PARTS[@]}"; do
         part profile benchmark profile "${NETWORKS[@]}" --profile
         ;;
     64) steps 64 ;;
-    arms) part arms benchmark arms "${NETWORKS[@]}" ;;
+    arms) part arms benchmark arms "${NETWORKS[@]}" "${ALL[@]}" ;;
+    layouts) part layouts benchmark layouts shufflenet "${LAYOUTS[@]}" ;;
     sharing) part sharing benchmark sharing "${NETWORKS[@]}" "${SHARING[@]}" ;;
     mps)
         part mps bash script/with_mps.sh "$PYTHON" -m utils.benchmark "${NETWORKS[@]}" "${SHARING[@]}" \

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from data import decoding
-from models import ARCHITECTURES, Architecture
+from models import ARCHITECTURES, Architecture, build_network
 from tests.commands import assert_refused, read_csv
 from tests.fake_data import jpeg
 from utils.benchmark import __main__ as benchmark
@@ -144,7 +144,7 @@ def test_an_arm_that_fails_stops_no_other(run_benchmark, monkeypatch):
     """Its reason is in the table and in the CSV file, and the exit status tells of it."""
     ours = arms.OurTraining
 
-    def fail(workload, speed=None):
+    def fail(workload, speed=None, **_):
         if speed and not speed.compile:
             return ours(workload, speed)
         raise TrainingError("torch.compile failed")
@@ -187,6 +187,19 @@ def test_the_plain_step_masks_and_interpolates_in_its_forward_pass():
         assert torch.equal(convolution(images), features)
         norm.weight.fill_(100.0)  # at α = 0 it is not seen
         assert torch.equal(norm(features), F.batch_norm(features, norm.running_mean, norm.running_var))
+
+
+def test_groups_made_dense_are_the_same_network():
+    """In float64, to rounding: outputs and gradients of ShuffleNet."""
+    torch.manual_seed(0)
+    network, images = build_network("shufflenet", 4, 3).double(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    names = [name for name, _ in network.named_parameters()]
+    before = [network(images), *torch.autograd.grad(network(images).logsumexp(dim=1).sum(), network.parameters())]
+    arms.make_groups_dense(network)
+    after = [network(images), *torch.autograd.grad(network(images).logsumexp(dim=1).sum(), network.parameters())]
+    assert [name for name, _ in network.named_parameters()] == names
+    torch.testing.assert_close(after, before)
+    assert network.units[0].conv1.forward.func is arms._dense_convolution
 
 
 def test_the_arms_are_what_they_are_called():

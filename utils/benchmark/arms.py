@@ -6,6 +6,8 @@ from functools import partial
 from itertools import count
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from data.batches import count_batches, draw_epoch, evaluation_batches, training_batches
 from utils.barriers.meter import PositionMeter
@@ -17,8 +19,8 @@ from utils.training.devices import Speed
 from utils.training.optimization import set_rate
 from utils.training.trainer import SubnetworkTrainer
 
-# Each arm adds something to the one before, but for CUDA's last two: what may be added to the graph, and the graph
-# without the kernels that are not deterministic.
+# Each arm adds something to the one before, but for those after CUDA's graph: what may be added to it, the layouts that
+# ShuffleNet's is not in (others are channels-last anyway, or have no such groups), and it with deterministic kernels.
 STEP_SPEEDS = {
     "cuda": {
         "data on device": Speed("tf32", channels_last=False),
@@ -26,6 +28,8 @@ STEP_SPEEDS = {
         "compile": Speed("bf16", compile=True),
         "graph": Speed("bf16", compile=True, cuda_graph=True),
         "combo kernels": Speed("bf16", compile=True, cuda_graph=True, combo_kernels=True),
+        "channels last": Speed("bf16", compile=True, cuda_graph=True, channels_last=True),
+        "dense groups": Speed("bf16", compile=True, cuda_graph=True, channels_last=True),
         "deterministic": Speed("bf16", compile=True, cuda_graph=True),
     },
     "cpu": {
@@ -41,12 +45,15 @@ CUDA_POSITION_SPEEDS = {"graph": Speed(cuda_graph=True), "compile, graph": Speed
 
 
 class OurTraining:
-    """This project's step on the next batch, with as much of the fast path as ``speed`` says."""
+    """This project's step on the next batch, with as much of the fast path as ``speed`` says; with ``dense_groups``,
+    grouped convolutions are made dense."""
 
-    def __init__(self, workload: Workload, speed: Speed):
+    def __init__(self, workload: Workload, speed: Speed, dense_groups: bool = False):
         dataset, blueprint = workload.dataset.to(workload.device), workload.blueprint
         initial = blueprint.initialize(0)
         self.trainer = SubnetworkTrainer(blueprint, dataset, RECIPE, speed, blueprint.learnable)
+        if dense_groups:
+            make_groups_dense(self.trainer.network)
         self.trainer.begin(initial, workload.masks(), {name: initial[name] for name in blueprint.norms})
         self.trainer.network.train()
         set_rate(self.trainer.optimizer, LR)
@@ -62,12 +69,25 @@ class OurTraining:
         self.trainer.network.train()
 
 
+def make_groups_dense(network: nn.Module) -> None:
+    """Compute each pointwise convolution over several channels a group (ShuffleNet's) as one over all channels, with
+    zeros between the groups: three times the products, in the layout that other convolutions have."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and 1 < module.groups < module.in_channels:
+            module.forward = partial(_dense_convolution, module)
+
+
+def _dense_convolution(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    groups = convolution.weight.flatten(1).chunk(convolution.groups)
+    return F.conv2d(images, torch.block_diag(*groups)[:, :, None, None], convolution.bias)
+
+
 def step_arms(workload: Workload, names: Collection[str] | None = None) -> list[Arm]:
     """The plain step, then all arms of the device or those ``names``."""
     arms = [Arm("plain", workload.device, partial(PlainTraining, workload), keeps_memory=False)]
     for name, speed in STEP_SPEEDS[workload.device.type].items():
         if names is None or name in names:
-            make = partial(OurTraining, workload, speed)
+            make = partial(OurTraining, workload, speed, dense_groups=name == "dense groups")
             arms.append(Arm(name, workload.device, make, name == "deterministic", name in KEEPING_MEMORY))
     return arms
 
