@@ -58,7 +58,7 @@ def changed_copy(network, folder, **changes):
 
 
 def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
-    status, out, _ = measure(final(runs, SIGNS), final(runs, SOLUTION) / "network.pt", "--out", tmp_path)
+    status, out, notes = measure(final(runs, SIGNS), final(runs, SOLUTION) / "network.pt", "--out", tmp_path)
     assert status == 0
     (folder,) = tmp_path.iterdir()
     labels = f"digits_resnet20_aws_seed1-{SIGNS}", f"digits_resnet20_aws_seed1-{SOLUTION}"
@@ -83,7 +83,7 @@ def test_a_path_leaves_numbers_and_pictures(runs, tmp_path, measure):
         assert end["reestimated_test_error"] == error
     assert summary["ends"][0]["network"] == labels[1]  # α = 0 is the second network
     differing = [end for end in summary["ends"] if end["reestimated_test_error"] != end["recorded_test_error"]]
-    assert out.count("with re-estimated batch-norm statistics, as on the path") == len(differing)
+    assert notes.count("with re-estimated batch-norm statistics, as on the path") == len(differing)
     assert f"loss barrier {summary['loss_barrier']:.3f}" in out
     assert f"error barrier {summary['barrier']:.2f}" in out
 
@@ -134,7 +134,7 @@ def test_a_changed_network_is_noticed(runs, tmp_path, measure):
     signs = final(runs, SIGNS)
     changed = changed_copy(signs, tmp_path / "changed", result={"test_error": 1.5})
     flags = (changed, final(runs, SOLUTION), "--out", tmp_path / "out", "--points", "2")
-    assert "note: changed was recorded with 1.50 % test error and has" in measure(*flags)[1]
+    assert "note: changed was recorded with 1.50 % test error and has" in measure(*flags)[2]
     model = read_network(signs).model
     changed_copy(signs, changed, model={**model, "fc.bias": model["fc.bias"] + 1})
     assert_refused(measure(*flags), "holds the path of earlier networks of these names: delete it")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.commands import BLUEPRINT, files_limited_to, save_fresh_network
+from utils.errors import exit_status
 from utils.files import FileError, load, read_json, save, write, write_csv, write_json
 from utils.method.network import load_network, plain_state
 
@@ -59,6 +60,15 @@ def test_code_in_a_file_is_not_run(tmp_path):
         load(tmp_path / "network.pt")
     assert not (tmp_path / "harm").exists()
     assert "weights_only" not in str(caught.value)  # torch's advice, to run it
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_lack_of_memory_is_no_damaged_file(error, network_file, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "load", Mock(side_effect=error))
+    assert exit_status("main.py", lambda: load(network_file)) == 2
+    assert capsys.readouterr().err.startswith("main.py: error: the memory is full: run less at once")
 
 
 def test_an_interrupted_write_and_a_full_disk_leave_the_old_file(network_file, monkeypatch):

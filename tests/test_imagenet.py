@@ -245,7 +245,7 @@ def test_training_on_copies(prepared, copied, tmp_path, run_program):
     run = run_in_process(tmp_path, *job, "--cache-short-side", str(SIDE))
     flags = ("--points", 2, "--data-root", prepared, "--workers", 0, "--device", "cpu")
     status, shown, error = run_program(calculate_error_barrier, "--normalization-path", run / "level_01", *flags)
-    assert (status, "error barrier" in shown, "in its file here" in shown) == (0, True, False), error
+    assert (status, "error barrier" in shown, "in its file here" in error) == (0, True, False), error
     with pytest.raises(UserError, match=r"--cache-short-side None \(there: 80\)"):
         run_in_process(tmp_path, *job)
 

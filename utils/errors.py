@@ -17,7 +17,7 @@ class UserError(Exception):
     """Something that the user can fix: the message says what is wrong and what to do."""
 
 
-EXPECTED = (UserError, torch.OutOfMemoryError, OSError, UnicodeError)
+EXPECTED = (UserError, torch.OutOfMemoryError, MemoryError, OSError, UnicodeError)
 INTERRUPTED = 130
 REFUSED = 2
 
@@ -97,6 +97,8 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full: choose a smaller --batch-size, or a --micro-batch-size ({text})"
+    if isinstance(error, MemoryError):
+        return "the memory is full: run less at once, then the same command again; what was finished is kept"
     if isinstance(error, UnicodeError):
         return f"a name or a file has bytes that are no text: rename or correct it ({text})"
     if isinstance(error, OSError) and error.errno in REMEDIES:

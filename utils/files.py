@@ -19,6 +19,7 @@ from utils.errors import UserError
 # What ``save`` writes ends with a digest of all bytes before it, as the comment of the zip archive that it is.
 SEAL = b"sha256 "
 SEAL_SIZE = len(SEAL) + 2 * sha256().digest_size
+NO_MEMORY = "can't allocate memory"  # in a RuntimeError of torch
 ENCRYPTED = 0x1  # a flag of a zip entry
 
 
@@ -30,12 +31,12 @@ class FileError(UserError):
 def naming_damage(path: Path | zipfile.Path, complaint: str) -> Iterator[None]:
     """Read ``path`` in this context, and a damaged file is a FileError: its name, ``complaint`` and the reason.
 
-    An OSError that names the file, such as FileNotFoundError, stays what it is.
+    An OSError that names the file, such as FileNotFoundError, stays what it is, and so does a lack of memory.
     """
     try:
         yield
     except Exception as error:  # a damaged archive or pickle can raise nearly anything, even an OSError without a file
-        if isinstance(error, FileError) or (isinstance(error, OSError) and error.filename):
+        if isinstance(error, FileError | MemoryError) or (isinstance(error, OSError) and error.filename):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path} {complaint} ({reason})") from error
@@ -102,7 +103,10 @@ def load(path: Path) -> dict:
         _check_bytes(whole)
         try:
             content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
-        except Exception as error:  # whose message may advise to run what the file holds
+        except Exception as error:
+            if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+                raise MemoryError from error
+            # Its message may advise to run what the file holds.
             raise ValueError("torch cannot read it as data alone") from error
         return _checked(content)
 

@@ -167,7 +167,8 @@ def report_ends(ends: Sequence[dict], images: int) -> None:
         label, recorded = end["network"], end["recorded_test_error"]
         for key, reason in reasons.items():
             if recorded is not None and abs(end[key] - recorded) > 50 / images:  # half an image, in %
-                print(f"note: {label} was recorded with {recorded:.2f} % test error and has {end[key]:.2f} % {reason}")
+                text = f"{label} was recorded with {recorded:.2f} % test error and has {end[key]:.2f} % {reason}"
+                print(f"note: {text}", file=sys.stderr)
                 break
 
 
