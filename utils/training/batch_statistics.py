@@ -85,18 +85,20 @@ class AveragedStatistics:
         """Within, the network is in training mode and ``add`` follows every batch; at the end its batch norms hold the
         average."""
         momenta = [layer.momentum for layer in self.layers]
-        torch._foreach_zero_([*self.sums, self.batches])
+        counters = [layer.num_batches_tracked for layer in self.layers]
+        torch._foreach_zero_([*self.sums, self.batches, *self.of_batch])  # all at once, for a GPU
+        torch._foreach_add_([layer.running_var for layer in self.layers], 1)
+        torch._foreach_zero_(counters)
         self.network.train()
         for layer, _ in _dropping_layers(self.network):
             layer.eval()
         for layer in self.layers:
-            layer.reset_running_stats()
             layer.momentum = 1.0  # only this batch
         try:
             with torch.no_grad():
                 yield
                 sum_over_processes([*self.sums, self.batches])
-                sum_over_processes([layer.num_batches_tracked for layer in self.layers])
+                sum_over_processes(counters)
                 torch._foreach_copy_(self.of_batch, torch._foreach_div(self.sums, self.batches))
         finally:
             for layer, momentum in zip(self.layers, momenta, strict=True):
