@@ -62,9 +62,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert "weights_only" not in str(caught.value)  # torch's advice, to run it
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_lack_of_memory_is_no_damaged_file(error, network_file, monkeypatch, capsys):
     monkeypatch.setattr(torch, "load", Mock(side_effect=error))
     assert exit_status("main.py", lambda: load(network_file)) == 2
