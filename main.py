@@ -268,12 +268,8 @@ class Job:
         if lost and not self.method.searches:  # whose networks have no biases
             note = f"final {final.name}: {lost} of the level's signs are lost, of parameters that start at 0"
             self.progress.note(note)
-        if start.factorizes:
-            trainer = self.sign_in_trainer
-            trainer.begin(state, masks)
-        else:
-            trainer = self.trainer
-            trainer.begin(state, masks, held_signs=signs if start.holds_signs else None)
+        trainer = self.sign_in_trainer if start.factorizes else self.trainer
+        trainer.begin(state, masks, **({"held_signs": signs} if start.holds_signs else {}))
         return trainer, state, masks, sources[NEW]
 
     def sources(self, final: FinalTraining) -> tuple[dict[str, State], Masks, SignedMask]:
