@@ -212,6 +212,22 @@ def test_test_errors_are_paired_at_the_last_level_of_each_network():
     assert [(row["Model"], row["level"]) for row in rows] == [("digits resnet20", 5), ("digits vgg11_bn", 4)]
 
 
+def test_starts_that_differ_in_one_part_are_paired():
+    """The one that has the part from the level is subtracted; mask and subnetwork differ in three parts."""
+
+    def entry(start):
+        results = [{"seed": seed, "run": f"{seed}", "start": start, "test_error": 20.0 + seed} for seed in (1, 2)]
+        return Entry(replace(EXPERIMENT, start=start), results)
+
+    starts = "subnetwork signs mask random-signs sign-in weights"
+    labels = [row["paired difference (percentage points)"] for row in paired_rows([*map(entry, starts.split())], [])]
+    found = [label.removeprefix("LRR: ").replace("test error of ", "") for label in labels]
+    assert sorted(found) == [
+        *("mask − signs", "random-signs − mask", "random-signs − signs"),
+        *("sign-in − mask", "signs − weights", "weights − subnetwork"),
+    ]
+
+
 def test_a_method_s_variants_are_paired_with_it():
     """And the first method with all others."""
     trials = [{0.0: 20.0, 1.0: 20.0}] * 2

@@ -2,10 +2,11 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 from typing import NamedTuple
 
 from utils.method.methods import METHODS
+from utils.method.starts import LEVEL, STARTS
 from utils.results.comparisons import LINEAR_MODE_CONNECTIVITY
 from utils.results.paper import MeasuredComparison
 from utils.results.tables import Entry, Experiment, grouped, varying
@@ -16,11 +17,22 @@ T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-# Quantities of one method that are compared with each other: what the mask alone is worth beside the signs.
-CONTROLS = (
+
+
+def one_part_apart() -> Iterator[tuple[str, str]]:
+    """Pairs of starts that differ in one part's source, or only in how they are trained. The second has that part from
+    the level, or else is the earlier one in the table."""
+    for (earlier, one), (later, other) in combinations(STARTS.items(), 2):
+        differing = [pair for pair in zip(one[1:], other[1:], strict=True) if pair[0] != pair[1]]
+        if len(differing) == 1:
+            yield (earlier, later) if differing[0][1] == LEVEL else (later, earlier)
+
+
+# Quantities of one method that are compared with each other: what each part of a level is worth.
+CONTROLS = {
     ("barrier of mask to solution", "barrier of signs to solution"),
-    ("test error of mask", "test error of signs"),
-)
+    *((f"test error of {first}", f"test error of {second}") for first, second in one_part_apart()),
+}
 
 
 class Quantity(NamedTuple):
@@ -45,8 +57,8 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparison]) -> list[dict]:
     """A row for every quantity of the first method and another one, of a method and its variants (flipped signs, signs
-    of another level, a setting), and for mask and signs of one method; the rise in the valley of ψ is the test error at
-    ψ_init minus that at ψ. The two of a pair share a seed; fewer than two pairs make no row."""
+    of another level, a setting), and of one method's starts that differ in one part; the rise in the valley of ψ is the
+    test error at ψ_init minus that at ψ. The two of a pair share a seed; fewer than two pairs make no row."""
     found = list(quantities(entries, comparisons))
     pairs = []
 
