@@ -240,7 +240,7 @@ class Job:
     def train_final(self, final: FinalTraining) -> None:
         """Compose the network that the start describes, and train it normally."""
         args = self.args
-        self.__dict__.pop("searcher", None)  # a job that trains has no search left: its memory is for the trainer
+        self.__dict__.pop("searcher", None)  # no search is left: its memory is for training
         trainer, state, masks, initial = self.begin_final(final)
         stage = self.stage(
             final, f"final {final.name}", f"final_{final.name}",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: bash script/demonstration.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--levels ".."]
+# Usage: bash script/demonstration.sh [--dry-run | --list | --finish] [--seeds ".."] [--finals N] [--levels ".."]
 # What AWS is for, on a CPU: a small depthwise network on 2,500 Fashion-MNIST images of 14 pixels, pruned to a sixth by
 # LRR, by AWS, and by AWS with α = 0 (ψ held at ψ_init) as control. About half an hour on 2 cores, two processes at once.
 #

@@ -33,7 +33,7 @@ submit() {
 
 # The job scripts contain the settings they need: a cluster may not pass the environment on.
 SETTINGS=$(declare -p PYTHON CHECKED_PYTHON)
-for name in SCALE FLAGS; do
+for name in SCALE FLAGS POINTS; do
     [ -z "${!name:-}" ] || SETTINGS+=$'\n'$(printf 'export %s=%q' "$name" "${!name}")
 done
 # A task may use as many threads as Slurm gives it CPUs, not as many as the node has.

@@ -157,6 +157,14 @@ def test_the_defaults_of_a_device(supports_bf16, precision, monkeypatch):
         choose_speed(toy.CPU, precision="tf32")
 
 
+def test_a_gpu_is_chosen_by_its_number_whatever_torchrun_left(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr("utils.training.devices.choose_kernels", lambda deterministic: None)
+    assert [choose_device(name).index for name in ("cuda", "cuda:0", "cuda:1")] == [0, 0, 1]
+
+
 def test_compiled_shufflenet_keeps_its_channels_first_on_cuda():
     """Its grouped convolutions have several channels a group; MobileNetV2's depthwise ones have one."""
     cuda, fast = torch.device("cuda"), Speed("bf16", compile=True, cuda_graph=True)

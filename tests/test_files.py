@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from tests.commands import BLUEPRINT, files_limited_to, save_fresh_network
 from utils.errors import exit_status
-from utils.files import FileError, load, read_json, save, write, write_csv, write_json
+from utils.files import FileError, load, naming_damage, read_json, save, write, write_csv, write_json
 from utils.method.network import load_network, plain_state
 
 
@@ -67,6 +68,13 @@ def test_a_lack_of_memory_is_no_damaged_file(error, network_file, monkeypatch, c
     monkeypatch.setattr(torch, "load", Mock(side_effect=error))
     assert exit_status("main.py", lambda: load(network_file)) == 2
     assert capsys.readouterr().err.startswith("main.py: error: the memory is full: run less at once")
+
+
+def test_damage_is_named_unless_memory_is_lacking():
+    """A damaged size may be more than Python can allocate; torch's own words are certain."""
+    for error, raised in ((MemoryError, FileError), (torch.OutOfMemoryError, torch.OutOfMemoryError)):
+        with pytest.raises(raised), naming_damage(Path("a.npz"), "is damaged"):
+            raise error
 
 
 def test_an_interrupted_write_and_a_full_disk_leave_the_old_file(network_file, monkeypatch):

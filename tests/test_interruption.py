@@ -19,6 +19,7 @@ from tests.commands import (
     read_csv,
     run_in_process,
 )
+from utils.training.stage import UNFINISHED_FILE
 
 # Much of which an interrupted training must find its place in: moments, counts of steps, a ramp, a schedule.
 JOB = (
@@ -68,7 +69,7 @@ def assert_every_epoch_once(run):
     assert sorted(event.step for event in final.Scalars("loss/train")) == [1, 2]
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow)] if THOROUGH else [15])
+@pytest.mark.parametrize("every", [15, pytest.param(1 if THOROUGH else 6, marks=pytest.mark.slow)])
 def test_stopped_around_every_write(every, uninterrupted, tmp_path, capsys):
     """Of every file that the job writes, or of some of them. No stage starts again that had been saved."""
     expected, writes = uninterrupted
@@ -82,6 +83,29 @@ def test_stopped_around_every_write(every, uninterrupted, tmp_path, capsys):
         assert_every_epoch_once(run)
     assert "starts again" not in capsys.readouterr().out
     assert_exactly_sparse(expected)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_taken_over_from_its_last_save(uninterrupted, tmp_path):
+    """By another one that waits for its level."""
+    command = [sys.executable, PROJECT / "main.py", *TINY_JOB, *JOB, "--runs-dir", tmp_path, "--share"]
+    level = tmp_path / uninterrupted[0].name / "level_01"
+    save, metrics = level / UNFINISHED_FILE, level / "metrics.csv"
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not (metrics.exists() and save.stat().st_mtime_ns > metrics.stat().st_mtime_ns):  # one after the first epoch
+        assert first.poll() is None
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)  # it holds the level
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert "stages are finished" in second.stdout.readline()
+    time.sleep(0.5)
+    assert second.poll() is None
+    first.kill()
+    first.wait()
+    shown = second.communicate()[0]
+    assert second.returncode == 0
+    assert "level 1/1, epoch 2/2" in shown and "level 1/1, epoch 1/2" not in shown
+    assert_same_networks(level.parent, uninterrupted[0])
 
 
 @pytest.mark.slow

@@ -102,6 +102,10 @@ def test_results_count_survivors_and_epochs(finished_run):
     result = json.loads((finished_run / "level_02" / "result.json").read_text())
     for name, mask in networks(finished_run)["level_02"]["masks"].items():
         assert result["survivors"][name] == int(mask.sum())
+    everything = build_network("resnet20", 10, 1).parameters()
+    survivors = [int(mask.sum()) - mask.numel() for mask in networks(finished_run)["level_02"]["masks"].values()]
+    whole = sum(parameter.numel() for parameter in everything)
+    assert result["remaining_ratio_of_all"] == 1 + sum(survivors) / whole
     assert result["test_error"] == 100 - result["test_accuracy"]
     assert [result[key] for key in ("kind", "level", "start", "seed", "epochs")] == ["level", 2, None, 1, 2]
     # 1 + 2 · 2 epochs of 4 steps, 0.1 / (1 − 0.9) · 0.0005 each; an epoch of a final training.
@@ -334,6 +338,7 @@ BAD_FLAGS = [
     (["--momentum", "1.5"], ["--momentum", "from 0 to 1"]),
     (["--method", "dense", "--start", "signs"], ["--start signs needs a level"]),
     (["--alpha-range", "1", "0"], ["--alpha-range", "low end first"]),
+    (["--start", "signs", "--signs-from", "level_99"], ["--signs-from level_99: this run makes no such level"]),
     (["--method", "lrr", "--start", "rewound"], ["--start rewound goes with --method imp or wr"]),
     (["--method", "lrr", "--rewind-epoch", "1"], ["--rewind-epoch", "only weight rewinding"]),
     (["--method", "wr", "--rewind-epoch", "5"], ["--rewind-epoch", "epochs 0 to 1"]),

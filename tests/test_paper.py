@@ -30,7 +30,7 @@ def measured(errors):
 def compared(errors=({},), name="lmc-signs", experiment=EXPERIMENT, reference=False, ratio=0.09):
     """One path a run."""
     summaries = {seed: [measured(path)] for seed, path in enumerate(errors, 1) if path}
-    return MeasuredComparison(experiment, COMPARISONS[name], ratio, reference, len(errors), summaries)
+    return MeasuredComparison(experiment, COMPARISONS[name], ratio, reference, len(errors), len(errors), summaries)
 
 
 def make_run(folder, finals, precision="fp32", **settings):
@@ -61,7 +61,14 @@ def test_a_run_with_several_final_seeds_is_one_trial_with_their_mean():
     assert (two.heights(), two.counted) == ([10.0, 0.0], "2")
     (panel,) = figure_rows([], [two])["digits resnet20"]
     assert panel.curves[0].values == [[-2.5, 0.0], [2.5, 0.0], [2.5, 0.0]]
-    assert replace(two, summaries={1: two.summaries[1]}).heights() == [15.0, 5.0]
+    first = replace(two, summaries={1: two.summaries[1]})
+    assert (first.heights(), first.counted) == ([10.0], "1 of 2")  # not yet a mean over trials
+    alone = replace(first, planned_runs=1)
+    assert (alone.heights(), alone.counted) == ([15.0, 5.0], "2")
+    assert len(alone.curve({("lrr", "signs", ""): None}).values[0]) == 2
+    results = [{"run": "a", "start": "signs", "test_accuracy": accuracy} for accuracy in (80.0, 90.0)]
+    entries = [Entry(EXPERIMENT, results, planned_trials=2, planned_runs=runs) for runs in (1, 2)]
+    assert [(entry.accuracies, entry.counted) for entry in entries] == [([80.0, 90.0], "2"), ([85.0], "1 of 2")]
 
 
 def test_a_reference_is_in_every_panel_and_has_none_of_its_own():

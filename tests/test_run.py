@@ -94,9 +94,11 @@ def test_a_stage_in_use_is_an_error_unless_the_run_is_shared(tmp_path, progress,
         for stages in (LEVELS, FINALS):
             with pytest.raises(StageInUse):
                 make(make_run(tmp_path), stages, progress)
-        shared = make_run(tmp_path, share=True)
+        shared, skipped = make_run(tmp_path, share=True), progress.skipped
         assert make(shared, LEVELS, progress) == []  # level 0 was made above
+        assert progress.skipped - skipped == 3 * 10 * 100  # that, and two left to the other process
         assert make(shared, FINALS, progress) == [FINALS[1].stage]
+        assert progress.skipped - skipped == 4 * 10 * 100
     shown = capsys.readouterr().out.splitlines()
     assert shown == [f"left to another process: {tmp_path / stage}" for stage in ("level_01", FINALS[0].stage)]
 

@@ -18,6 +18,7 @@ class UserError(Exception):
 
 
 EXPECTED = (UserError, torch.OutOfMemoryError, MemoryError, OSError, UnicodeError)
+NO_MEMORY = "can't allocate memory"  # torch's words, in a RuntimeError
 INTERRUPTED = 130
 REFUSED = 2
 
@@ -55,13 +56,19 @@ def exit_status(program: str, job: Callable[[], None]) -> int:
         return say(f"{program}: interrupted; run the same command again", INTERRUPTED)
     except BrokenPipeError:  # whoever reads the output has seen enough
         return REFUSED
-    except EXPECTED as error:
+    except Exception as error:
+        if not isinstance(error, EXPECTED) and not lacks_memory(error):
+            raise
         return say(f"{program}: error: {one_line(error)}", REFUSED)
     finally:
         threading.excepthook = shown
         give_up_unwritable(sys.stdout)
         give_up_unwritable(sys.stderr)
     return 0
+
+
+def lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)
 
 
 def open_streams() -> None:
@@ -97,8 +104,8 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full: choose a smaller --batch-size, or a --micro-batch-size ({text})"
-    if isinstance(error, MemoryError):
-        return "the memory is full: run less at once, then the same command again; what was finished is kept"
+    if lacks_memory(error):
+        return "the memory is full: run less at once, or with a smaller --batch-size; what was finished is kept"
     if isinstance(error, UnicodeError):
         return f"a name or a file has bytes that are no text: rename or correct it ({text})"
     if isinstance(error, OSError) and error.errno in REMEDIES:

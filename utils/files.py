@@ -14,12 +14,11 @@ from typing import BinaryIO
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import UserError, lacks_memory
 
 # What ``save`` writes ends with a digest of all bytes before it, as the comment of the zip archive that it is.
 SEAL = b"sha256 "
 SEAL_SIZE = len(SEAL) + 2 * sha256().digest_size
-NO_MEMORY = "can't allocate memory"  # in a RuntimeError of torch
 ENCRYPTED = 0x1  # a flag of a zip entry
 
 
@@ -31,12 +30,15 @@ class FileError(UserError):
 def naming_damage(path: Path | zipfile.Path, complaint: str) -> Iterator[None]:
     """Read ``path`` in this context, and a damaged file is a FileError: its name, ``complaint`` and the reason.
 
-    An OSError that names the file, such as FileNotFoundError, stays what it is, and so does a lack of memory.
+    An OSError that names the file, such as FileNotFoundError, stays what it is, and so does torch's lack of memory.
+    Python's own MemoryError can come from a damaged size.
     """
     try:
         yield
     except Exception as error:  # a damaged archive or pickle can raise nearly anything, even an OSError without a file
-        if isinstance(error, FileError | MemoryError) or (isinstance(error, OSError) and error.filename):
+        if isinstance(error, FileError) or (isinstance(error, OSError) and error.filename):
+            raise
+        if lacks_memory(error) and not isinstance(error, MemoryError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path} {complaint} ({reason})") from error
@@ -97,17 +99,19 @@ def load(path: Path) -> dict:
 
     Raises FileError if the file is damaged or not ours, FileNotFoundError if there is none.
     """
-    with naming_damage(path, "is damaged or no file of this program"):
+    complaint = "is damaged or no file of this program"
+    with naming_damage(path, complaint):
         whole = path.read_bytes()  # at once: what is checked is what is loaded
         check_index(io.BytesIO(whole))
         _check_bytes(whole)
-        try:
-            content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
-        except Exception as error:
-            if isinstance(error, MemoryError) or NO_MEMORY in str(error):
-                raise MemoryError from error
-            # Its message may advise to run what the file holds.
-            raise ValueError("torch cannot read it as data alone") from error
+    try:
+        content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
+    except Exception as error:
+        if lacks_memory(error):  # its bytes are those that were written
+            raise
+        # The message may advise to run what the file holds.
+        raise FileError(f"{path} {complaint} (torch cannot read it as data alone)") from error
+    with naming_damage(path, complaint):
         return _checked(content)
 
 

@@ -265,8 +265,10 @@ def check(args: argparse.Namespace) -> None:
                 f"--start {start} needs a level's own weights: name its network.pt instead of a signed mask alone"
             )
     check_levels(args)
+    levels = {level.stage for level in planned_levels(args)}
     for source in args.signs_from:
-        if source.isdecimal() and Level(int(source)) not in planned_levels(args):
+        stage = Level(int(source)).stage if source.isdecimal() else source
+        if is_level(stage) and stage not in levels:
             raise UserError(f"--signs-from {source}: this run makes no such level; name one of its levels, or a file")
     if method.searches:
         freeze_rate(1 - args.prune_rate, args.level_epochs)  # raises if a search is too short
@@ -319,7 +321,8 @@ def signed_mask_settings(path: Path | None, source: dict | None) -> dict:
 
 
 def check_signs_from(args: argparse.Namespace, blueprint: Blueprint) -> None:
-    """Raises FileError, before the levels are trained, if a file of --signs-from is none for this network."""
+    """Raises UserError or FileNotFoundError, before the levels are trained, if a file of --signs-from does not fit this
+    network."""
     for source in dict.fromkeys(final.signs_from for final in planned_finals(args)):
         if source and not is_level(source):
             load_subnetwork(Path(source), blueprint)

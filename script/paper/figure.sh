@@ -2,9 +2,7 @@
 # The figures source this file after they have said what they need:
 #   FIGURE TITLE        the name of its files, and the title of the picture
 #   NETWORKS            <dataset>_<arch>, with recipes in script/<dataset>_<arch>_<method>.sh
-#   SEEDS               the trials
-#   FINALS              final trainings of a trial, each with an initialization and an order of its own, if not 1: they
-#                       have the seeds after the trial's
+#   SEEDS               the trials; the final trainings of a trial have the seed after its own
 #   LEVELS              where final trainings begin; LEVELS_<network> for one network, if it has others
 #   METHODS STARTS_<method>
 #   COMPARISONS BARRIER_LEVELS   error barriers (calculate_error_barrier.py --help); COMPARISONS="" for none
@@ -17,8 +15,13 @@
 # `bash script/paper/figureN.sh [--dry-run | --list | --finish] [--networks ".."] [--seeds ".."] [--finals N]
 # [--levels ".."] [--barrier-levels ".."]` trains and measures what is missing and draws the figure. --dry-run only says
 # what that is, --list prints its plain commands, --finish trains nothing, measures missing barriers and draws what is
-# there. script/README.md explains SCALE, FLAGS, GPUS and PER_GPU.
+# there. --finals N makes N final trainings from initializations of their own in each trial; their seeds are 1000 apart,
+# so that no other trial has them. script/README.md explains SCALE, FLAGS, POINTS, GPUS and PER_GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/../pipeline.sh"
+
+# What a figure does not set is not set: it must not come from the environment.
+OPTIONAL=(BARRIER_LEVELS REFERENCE PARTS SWEEP MORE SMALL)
+[ -z "$(printenv "${OPTIONAL[@]}")" ] || exec env "${OPTIONAL[@]/#/-u}" bash "$0" "$@"
 
 RUNS=$PROJECT/runs
 read -ra EXTRA <<<"${FLAGS:-}"
@@ -36,7 +39,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --dry-run | --list | --finish) WHAT=${1#--} && shift ;;
         --networks | --seeds | --finals | --levels | --barrier-levels)
-            [ $# -gt 1 ] || fail "$1 wants a value: a list in quotes"
+            [ $# -gt 1 ] || fail "$1 wants a value; a list in quotes"
             name=${1#--}
             declare "${name//-/_}=$2" && shift 2
             ;;
@@ -45,8 +48,8 @@ while [ $# -gt 0 ]; do
 done
 NETWORKS=${networks:-$NETWORKS} SEEDS=${seeds:-$SEEDS} LEVELS=${levels:-$LEVELS}
 check_numbers --seeds "$SEEDS"
-FINALS=${finals:-${FINALS:-1}}
-[[ $FINALS =~ ^[1-9][0-9]?$ ]] || fail "--finals \"$FINALS\" should be a whole number from 1, such as 3"
+finals=${finals:-1}
+[[ $finals =~ ^[1-9][0-9]?$ ]] || fail "--finals \"$finals\" should be a whole number from 1, such as 3"
 check_numbers --levels "$LEVELS"
 check_numbers --barrier-levels "$barrier_levels"
 check_numbers PER_GPU "${PER_GPU:-}"
@@ -74,7 +77,7 @@ method_flags() {
     read -ra starts -d '' <<<"${!starts}" || true # all its lines
     local own=LEVELS_$2 list=("${LEVEL_LIST[@]}")
     [ -n "$levels" ] || [ -z "${!own:-}" ] || read -ra list <<<"${!own}"
-    flags "$@" --final-seeds $(seq $(($3 + 1)) $(($3 + FINALS))) --levels "$(last_of "${list[@]}" "${BARRIER_LEVEL_LIST[@]}")" \
+    flags "$@" --final-seeds $(seq $(($3 + 1)) 1000 $(($3 + 1000 * finals))) --levels "$(last_of "${list[@]}" "${BARRIER_LEVEL_LIST[@]}")" \
         --final-levels "${list[@]}" --start "${starts[@]}" "${MORE_FLAGS[@]}"
 }
 

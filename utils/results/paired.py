@@ -23,13 +23,14 @@ def one_part_apart() -> Iterator[tuple[str, str]]:
     """Pairs of starts that differ in one part's source, or only in how they are trained. The second has that part from
     the level, or else is the earlier one in the table."""
     for (earlier, one), (later, other) in combinations(STARTS.items(), 2):
-        differing = [pair for pair in zip(one[1:], other[1:], strict=True) if pair[0] != pair[1]]
+        ways = ([*start.parts.values(), start.holds_signs, start.factorizes] for start in (one, other))
+        differing = [pair for pair in zip(*ways, strict=True) if pair[0] != pair[1]]
         if len(differing) == 1:
             yield (earlier, later) if differing[0][1] == LEVEL else (later, earlier)
 
 
 # Quantities of one method that are compared with each other: what each part of a level is worth.
-CONTROLS = {
+PAIRED_QUANTITIES = {
     ("barrier of mask to solution", "barrier of signs to solution"),
     *((f"test error of {first}", f"test error of {second}") for first, second in one_part_apart()),
 }
@@ -42,6 +43,10 @@ class Quantity(NamedTuple):
     method: str
     by_seed: Mapping[int, float]
     experiment: Experiment
+
+    @property
+    def place(self) -> tuple[str, int | None]:
+        return self.experiment.network, self.experiment.level
 
     @property
     def is_variant(self) -> bool:
@@ -61,22 +66,18 @@ def paired_rows(entries: Sequence[Entry], comparisons: Sequence[MeasuredComparis
     test error at ψ_init minus that at ψ. The two of a pair share a seed; fewer than two pairs make no row."""
     found = list(quantities(entries, comparisons))
     pairs = []
-
-    def place(quantity: Quantity) -> tuple[str, int | None]:
-        return quantity.experiment.network, quantity.experiment.level
-
-    for own in grouped(found, lambda quantity: (*place(quantity), quantity.name)).values():
+    for own in grouped(found, lambda quantity: (*quantity.place, quantity.name)).values():
         plain = [quantity for quantity in own if not quantity.is_variant] or own[:1]
         pairs += [
             (f"{first.name}: {first.method} − {second.method}", first, second)
             for first, second in product(plain, own)
             if second is not first and (first is plain[0] or second.experiment.method == first.experiment.method)
         ]
-    for own in grouped(found, lambda quantity: (*place(quantity), quantity.method)).values():
+    for own in grouped(found, lambda quantity: (*quantity.place, quantity.method)).values():
         pairs += [
             (f"{first.method}: {first.name} − {second.name}", first, second)
             for first, second in product(own, own)
-            if (first.name, second.name) in CONTROLS
+            if (first.name, second.name) in PAIRED_QUANTITIES
         ]
     return [row for label, first, second in pairs for row in _row(label, first, second)]
 

@@ -39,13 +39,14 @@ class MeasuredComparison:
     """One comparison in all runs of a method: the summaries of each run's paths that are measured, one a final seed.
     ``experiment``: that of the paths' first networks; ``reference``: whether every panel shows it.
 
-    As with accuracies, a trial is a run, with the mean over its own paths; of a single run, all paths count."""
+    As with accuracies, a trial is a run, with the mean over its own paths; of a single planned run, all paths count."""
 
     experiment: Experiment
     comparison: Comparison
     remaining_ratio: float
     reference: bool
     planned_trials: int
+    planned_runs: int
     summaries: Mapping[int, Sequence[dict]]  # by the run's seed
 
     @property
@@ -62,7 +63,12 @@ class MeasuredComparison:
     def heights(self, measure: str = "test_error") -> list[float]:
         """One a trial."""
         heights = self._heights(measure)
-        return next(iter(heights.values())) if len(heights) == 1 else list(self.by_seed(measure).values())
+        return next(iter(heights.values())) if self.is_alone else list(self.by_seed(measure).values())
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is only one run, and only one is planned."""
+        return len(self.summaries) == self.planned_runs == 1
 
     @property
     def is_valley(self) -> bool:
@@ -102,9 +108,11 @@ class MeasuredComparison:
         return {seed: list(map(height, own)) for seed, own in self.paths(measure).items()}
 
     def curve(self, styles: Styles, measure: str = "test_error", ending: str = "") -> Curve:
-        """Equation 1's E_α: a run's test error above the mean of its paths' two ends, at every α that all paths have.
+        """Equation 1's E_α: a trial's test error above the mean of its paths' two ends, at every α that all paths have.
         In the valley, the measure itself."""
         runs = list(self.paths(measure).values())
+        if self.is_alone:
+            runs = [[path] for path in runs[0]]
         alphas = sorted(set.intersection(*(set(path) for own in runs for path in own))) if runs else []
 
         def mean_above_ends(own: Sequence[dict[float, float]], alpha: float) -> float:
@@ -140,7 +148,7 @@ def collect_entries(plan: Plan, records: Records, by: Sequence[str] = ()) -> lis
         planned_trials = len(trained if experiment.method == "dense" else folders if len(folders) > 1 else group)
         ratio = group[0][1].planned_ratio(experiment.level)
         found = [(precision_of(result), result) for result in results if result]
-        entries += [Entry(*own, planned_trials, ratio) for own in by_precision(experiment, found).items()]
+        entries += [Entry(*own, planned_trials, ratio, len(folders)) for own in by_precision(experiment, found).items()]
     return entries
 
 
@@ -172,7 +180,7 @@ def collect_comparisons(
         for own, measured in by_precision(experiment, found).items():
             of_run = grouped(measured, lambda item: item[0])
             by_seed = {seed: [summary for _, summary in items] for seed, items in of_run.items()}
-            compared.append(MeasuredComparison(own, *rest, planned_trials, by_seed))
+            compared.append(MeasuredComparison(own, *rest, planned_trials, runs, by_seed))
     return compared
 
 

@@ -14,7 +14,7 @@ from utils.method.methods import METHODS
 from utils.method.starts import STARTS
 from utils.results.comparisons import COMPARISONS, LINEAR_MODE_CONNECTIVITY, Comparison
 from utils.results.tables import grouped
-from utils.runs.records import BARRIERS_FOLDER, SUMMARY_FILE, Records, differences, is_finished
+from utils.runs.records import Records, barrier_file, differences, is_finished
 from utils.runs.run import FinalTraining, Level, is_level
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ class PlannedBarrier:
     def file(self) -> Path:
         labels = [f"{self.run.folder.name}-{end.name}" for end in self.ends]
         labels += [f"{labels[0]}-initial_norms"] * (len(labels) == 1)
-        return self.run.folder.parent / BARRIERS_FOLDER / "--".join(labels) / SUMMARY_FILE
+        return barrier_file(self.run.folder.parent, *labels)
 
     @property
     def is_measurable(self) -> bool:

@@ -13,7 +13,7 @@ from utils.files import read_json
 from utils.flags import SETTINGS, flags_of_settings
 from utils.method.methods import METHODS
 from utils.method.starts import STARTS
-from utils.runs.records import BARRIERS_FOLDER, EARLIER_DEFAULTS, SUMMARY_FILE, Record, differences
+from utils.runs.records import EARLIER_DEFAULTS, Record, barrier_file, differences
 from utils.runs.run import FinalTraining
 
 # Settings that decide nothing of a dense network, which has seeds of its own; all others do.
@@ -109,17 +109,19 @@ def setting_text(settings: Mapping, by: Iterable[str]) -> str:
 @dataclass(frozen=True)
 class Entry:
     """What is finished of an experiment. ``results``: of every training, with its ``run``. ``planned_trials``: how many
-    there should be, 0 if nothing was planned; ``planned_ratio``: the remaining ratio that the level should have."""
+    there should be, 0 if nothing was planned; ``planned_ratio``: the remaining ratio that the level should have;
+    ``planned_runs``: how many runs they should come from, if that is known."""
 
     experiment: Experiment
     results: Sequence[dict]
     planned_trials: int = 0
     planned_ratio: float = 1.0
+    planned_runs: int = 1
 
     @cached_property
     def accuracies(self) -> list[float]:
         """Test accuracy in %, one a trial; empty if nothing is finished."""
-        return trials(self.results, "test_accuracy")
+        return trials(self.results, "test_accuracy", self.planned_runs)
 
     @property
     def remaining_ratio(self) -> float:
@@ -142,17 +144,17 @@ def count_of(n: int, planned: int) -> str:
     return f"{n} of {planned}" if n < planned else str(n)
 
 
-def trials(results: Sequence[dict], key: str) -> list[float]:
+def trials(results: Sequence[dict], key: str, planned_runs: int = 1) -> list[float]:
     """The values of ``key`` whose mean and deviation are reported, for results of one experiment.
 
-    A trial is a run, with the mean of its own results; of a single run, all results count. Dense networks count once
-    each, even if several runs trained the same one.
+    A trial is a run, with the mean of its own results; of a single run, if no more are planned, all results count.
+    Dense networks count once each, even if several runs trained the same one.
     """
     measured = [result for result in results if result.get(key) is not None]
     if measured and measured[0]["start"] == "dense":
         return list({(result["init_seed"], result["order_seed"]): result[key] for result in measured}.values())
     of_run = grouped(measured, lambda result: result["run"])
-    if len(of_run) == 1:
+    if len(of_run) == 1 and planned_runs == 1:
         return [result[key] for result in measured]
     return [statistics.mean(result[key] for result in results) for results in of_run.values()]
 
@@ -232,13 +234,11 @@ def precision_of(result: dict) -> str:
 
 
 def barrier_to_solution(record: Record, final: FinalTraining) -> float | None:
-    """The error barrier between a final training and the solution of the same level, if it was measured. Two solutions
-    have one too, which is SGD noise."""
+    """The error barrier between a final training and the solution of the same level, if it was measured."""
     solution = replace(final, start=METHODS[record.settings["method"]].solution, flipped=0.0, signs_from="")
-    name = "--".join(f"{record.folder.name}-{end.name}" for end in (final, solution))
-    file = record.folder.parent / BARRIERS_FOLDER / name / SUMMARY_FILE
+    file = barrier_file(record.folder.parent, *(f"{record.folder.name}-{end.name}" for end in (final, solution)))
     # os.path says no of a name that is too long for a folder's, which Path refuses
-    return read_json(file)["barrier"] if final.start != solution.start and os.path.exists(file) else None
+    return read_json(file)["barrier"] if os.path.exists(file) else None
 
 
 def final_of(result: dict) -> FinalTraining:

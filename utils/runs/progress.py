@@ -42,7 +42,7 @@ class JobProgress:
         self.bar.update(images)
 
     def skip(self, images: int) -> None:
-        """What an earlier process trained: done, but not at this one's speed."""
+        """What an earlier process has trained, or another one trains: not at this one's speed."""
         self.skipped += images
         if self.on_terminal:  # a disabled bar has no count
             self.bar.initial += images

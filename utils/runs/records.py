@@ -27,6 +27,11 @@ EARLIER_DEFAULTS = {
 NOT_FLAGS = ("data", "network_version", "signed_mask_source", "processes")  # settings that no flag sets
 
 
+def barrier_file(runs_dir: Path, first: str, second: str) -> Path:
+    """What was measured of the path between two networks, which their labels name."""
+    return runs_dir / BARRIERS_FOLDER / f"{first}--{second}" / SUMMARY_FILE
+
+
 def is_finished(stage: Path) -> bool:
     """A stage writes its network last, so the file means that everything is there."""
     return (stage / NETWORK_FILE).exists()

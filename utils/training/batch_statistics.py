@@ -82,8 +82,8 @@ class AveragedStatistics:
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """Within, the network is in training mode and ``add`` follows every batch; at the end its batch norms hold the
-        average."""
+        """Within, the network is in training mode and ``add`` follows every batch; at the end its batch norms, of which
+        there is one at least, hold the average."""
         momenta = [layer.momentum for layer in self.layers]
         counters = [layer.num_batches_tracked for layer in self.layers]
         torch._foreach_zero_([*self.sums, self.batches, *self.of_batch])  # all at once, for a GPU

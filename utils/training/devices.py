@@ -45,7 +45,8 @@ def choose_device(name: str, deterministic: bool = False) -> torch.device:
         return device
     if device.index is not None and world_size() > 1:
         raise UserError(f"--device {name}: each of torchrun's processes has its own GPU; choose cuda")
-    device = torch.device("cuda", device.index or torch.distributed.get_node_local_rank(0))
+    own = torch.distributed.get_node_local_rank(0) if world_size() > 1 else 0
+    device = torch.device("cuda", device.index or own)
     if device.index >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     torch.cuda.set_device(device)

@@ -73,7 +73,7 @@ def train_one_epoch(
     """Run ``step`` on every batch, or on what was drawn for it, with its own α; ``advance`` is told how many images
     were trained on, in all processes. ``tally`` continues an epoch that had begun.
 
-    Returns loss and accuracy on the training batches, averaged over the epoch. Raises TrainingError.
+    Returns loss and accuracy on the training batches, averaged over the epoch. Raises DivergedError.
     """
     network.train()
     tally = tally or Tally(alphas.device)
@@ -90,7 +90,7 @@ def evaluate(network: nn.Module, batches: Batches, predict: Callable[[Tensor], T
     """Loss and accuracy in evaluation mode; ``predict`` is the network or a faster way through it. Each
     process has its own ``batches``.
 
-    Raises TrainingError.
+    Raises DivergedError.
     """
     network.eval()
     predict = predict or network

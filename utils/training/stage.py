@@ -70,7 +70,7 @@ class Epoch:
         return self.images.waited - self._waiting
 
     def state(self) -> dict:
-        """Beside weights and optimizer, all that the rest of the epoch needs in this process. Raises TrainingError if
+        """Beside weights and optimizer, all that the rest of the epoch needs in this process. Raises DivergedError if
         the loss is not finite, so that no such state is kept."""
         tally = self.tally.numbers()
         check_finite(tally["loss"], "training")
@@ -95,7 +95,7 @@ class Saver:
         self.saved_at = time.monotonic()
 
     def save_if_due(self, epoch: Epoch | None = None) -> None:
-        """Between two epochs, or within one. Raises TrainingError if its loss is not finite."""
+        """Between two epochs, or within one. Raises DivergedError if its loss is not finite."""
         if epoch and world_size() > 1 and epoch.steps_done % AGREEMENT_STEPS:
             return
         if from_main_process(lambda: time.monotonic() - self.saved_at < self.interval):
@@ -231,6 +231,7 @@ def _resume(trainer: Trainer, stage: Stage, progress: JobProgress) -> tuple[list
             restore_optimizer(trainer.optimizer, content["optimizer"])
     except FileError as error:
         progress.note(f"{error}: {stage.title} starts again from its beginning")
+        restore_optimizer(trainer.optimizer)  # some of it may have been filled in
         return [], None
     trainer.network.load_state_dict(content["model"])
     if begun:

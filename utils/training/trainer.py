@@ -68,7 +68,7 @@ class Trainer:
         self.predict_roughly = captured(in_tf32(network), self.memory) if rough else self.predict
 
     def evaluate(self, roughly: bool = False) -> Evaluation:
-        """On the test images: in float32 what is reported, ``roughly`` what is only watched. Raises TrainingError."""
+        """On the test images: in float32 what is reported, ``roughly`` what is only watched. Raises DivergedError."""
         batches = evaluation_batches(self.dataset, self.dataset.test, self.layout)
         return evaluate(self.network, batches, self.predict_roughly if roughly else self.predict)
 
