@@ -208,9 +208,10 @@ def test_what_a_figure_lacks_is_submitted_as_arrays(project, tmp_path):
         # 8 networks x 3 trials: dense 100 epochs; LRR 160 + 7 levels x 3 starts x 100 + another order; AWS likewise.
         # LRR's solution with a third order is the reference of all panels of barriers.
         ("figure3", ["| 72 runs ", " 936 ", " 101,280 ", "\n48 error barriers, 0 measured", "\n24 error barriers, 0"]),
-        # Two final trainings a trial: dense 1; LRR 7 levels x 3 starts x 2, and another order; AWS 7 x 2 x 2, likewise.
+        # Two final trainings a trial: dense 1; LRR 7 levels x 3 starts x 2, and other orders of signs and solution; AWS
+        # 7 x 2 x 2, and another order.
         ("figure3 --networks cifar100_mobilenetv2 --seeds 1 --finals 2",
-         ["| 3 runs ", " 73 ", " 7,620 ", "\n4 error barriers, 0 measured: linear"]),
+         ["| 3 runs ", " 74 ", " 7,720 ", "\n4 error barriers, 0 measured: linear"]),
         # 4 networks x 3 trials: dense 100; LRR 160 + 7 levels x 4 starts x 100 + another order of three starts.
         ("figure2", ["| 24 runs ", " 40,320 "]),
         # 3 trials: dense 100; AWS 160 + 7 x 2 x 100; Gem-Miner 7 searches x 150 + 7 x 150.
@@ -230,11 +231,20 @@ def test_a_figure_of_the_paper_is_planned_whole(asked, expected, tmp_path, run_h
         assert text in shown
 
 
+def test_trials_share_no_final_seed_and_no_setting_comes_from_the_environment(tmp_path):
+    script, environment = PROJECT / "script" / "paper" / "figure4.sh", {"CHECKED_PYTHON": sys.executable}
+    flags = ("--list", "--networks", "digits_resnet20", "--seeds", "1 2", "--finals", "3", "--levels", "3")
+    shown = output_of("bash", script, *flags, **environment)
+    seeds = {(seed, own) for seed, own in re.findall(r"--seed (\d).*--start sub.* --final-seeds (\d+)", shown)}
+    assert seeds == {("1", "2"), ("1", "1002"), ("1", "2002"), ("2", "3"), ("2", "1003"), ("2", "2003")}
+    assert output_of("bash", script, *flags, **environment, BARRIER_LEVELS="20", PARTS="yes") == shown
+
+
 def test_a_figure_s_flags_are_checked():
     figure = PROJECT / "script" / "paper" / "figure3.sh"
     for flags, scale, expected in (
         (("--seed", "1"), "", "--seed is none of --dry-run, --list, --finish, --networks, --seeds, --finals, --"),
-        (("--seeds",), "", "--seeds wants a value: a list in quotes"),
+        (("--seeds",), "", "--seeds wants a value; a list in quotes"),
         (("--finals", "0"), "", '--finals "0" should be a whole number from 1, such as 3'),
         ((), "large", "SCALE=large should be small, or not set"),
         (("--networks", "cifar100_alexnet"), "", "cifar100_alexnet has no recipe for dense"),
