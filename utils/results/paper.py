@@ -423,8 +423,8 @@ def describe_plan(plan: Plan) -> list[str]:
         levels = " ".join(dict.fromkeys(str(barrier.level) for barrier in barriers))
         measured = sum(barrier.file.exists() for barrier in barriers)
         lines.append(
-            f"{len(barriers)} error barriers, {measured} measured: {comparison.panel} of {comparison.title}, "
-            f"level {levels}"
+            f"{len(barriers)} error barrier{'s' * (len(barriers) > 1)}, {measured} measured: "
+            f"{comparison.panel} of {comparison.title}, level {levels}"
         )
     return ["", *dict.fromkeys(lines)]
 
