@@ -30,8 +30,8 @@ METHODS = {  # in the order of the tables
     "dense": Method("dense", None, "no level: trains the whole network", prunes=False),
     "imp": Method("IMP", "tab:olive",
         "iterative magnitude pruning: resets survivors to the initialization, then trains", rewinds_to=INITIALIZATION),
-    "wr": Method("WR", "tab:cyan", "weight rewinding: resets survivors to the end of the warm-up, or to that of its "
-        "epoch --rewind-epoch, then trains", rewinds_to=WARM_UP),
+    "wr": Method("WR", "tab:cyan", "weight rewinding: resets survivors to what they were at the end of the warm-up, "
+        "or after its epoch --rewind-epoch, then trains", rewinds_to=WARM_UP),
     "lrr": Method("LRR", "royalblue", "learning-rate rewinding: trains on from the weights as they are"),
     "aws": Method("AWS", "limegreen", "learning-rate rewinding with ψ interpolated in every training step",
         interpolates=True),
