@@ -36,9 +36,8 @@ def naming_damage(path: Path | zipfile.Path, complaint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a damaged archive or pickle can raise nearly anything, even an OSError without a file
-        if isinstance(error, FileError) or (isinstance(error, OSError) and error.filename):
-            raise
-        if lacks_memory(error) and not isinstance(error, MemoryError):
+        certain = lacks_memory(error) and not isinstance(error, MemoryError)
+        if isinstance(error, FileError) or (isinstance(error, OSError) and error.filename) or certain:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"{path} {complaint} ({reason})") from error
